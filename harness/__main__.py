@@ -1,0 +1,93 @@
+"""`python -m harness +sweep=init_schemes`: train a sweep, log it, report it."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from harness.quiet import set_levels
+
+HYDRA_ONLY = (
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--shell-completion",
+    "-sc",
+    "--version",
+)
+
+
+def job(composed: Any) -> None:
+    """One arm in a job of a Hydra launcher."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from harness import sweep
+
+    hydra = HydraConfig.get()
+    task = [*hydra.overrides.task]
+    swept = set(composed.sweep.swept)
+    with_hydra = composed.copy()
+    from omegaconf import OmegaConf, open_dict
+
+    OmegaConf.set_struct(with_hydra, False)
+    with open_dict(with_hydra):
+        with_hydra.hydra = {"runtime": {"choices": dict(hydra.runtime.choices)}}
+    plan = sweep.Plan((sweep.arm(with_hydra, task, swept),))
+    slots = sweep.open_slots(plan.config)
+    sweep.train(plan, sweep.prepare(plan.arms), slots)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    set_levels()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word.partition("=")[0] in HYDRA_ONLY for word in given):
+        return _hydra(given)
+    from hydra._internal.utils import get_args_parser
+
+    from harness import sweep
+    from harness.config import ConfigError
+
+    words = get_args_parser().parse_args(given)
+    try:
+        composition = sweep.compose(words.overrides, words.config_dir)
+        if composition.launcher == "basic":
+            return sweep.run(composition)
+        swept = ",".join(composition.arms[0].config.sweep.swept)
+        return sweep.run(composition, relaunch=["--multirun", *given, f"sweep.swept=[{swept}]"])
+    except (ConfigError, *_one_line_errors()) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before any training", file=sys.stderr)
+        return 130
+
+
+def _one_line_errors() -> tuple[type[BaseException], ...]:
+    """Errors whose message says all, of those modules that were imported so far."""
+    named = {
+        "harness.data.datasets": "DataError",
+        "harness.targets": "TargetError",
+        "harness.tracking.store": "StoreError",
+        "harness.tracking.tracker": "TrackingError",
+        "harness.training.devices": "DeviceError",
+    }
+    return tuple(getattr(sys.modules[module], name) for module, name in named.items() if module in sys.modules)
+
+
+def _hydra(given: list[str]) -> int:
+    import hydra
+
+    from harness import config, sweep
+
+    assert config  # registers the schema
+    sys.argv = [sys.argv[0], *given]
+    hydra.main(version_base="1.3", config_path=str(sweep.config_folder()), config_name="config")(lambda _: None)()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

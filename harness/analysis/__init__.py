@@ -1,0 +1,1 @@
+"""Statistics, bias-variance and theory: numbers in, numbers out; no TensorFlow, MLflow or Hydra."""

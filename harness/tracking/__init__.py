@@ -1,0 +1,1 @@
+"""MLflow: nothing outside this folder imports it."""

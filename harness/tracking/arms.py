@@ -1,0 +1,73 @@
+"""What an arm's parent run carries: the aggregates over its seeds as curves of their own, and its figures."""
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Metric
+from mlflow.tracking import MlflowClient
+
+from harness.analysis import plots
+from harness.analysis.stats import mean_ci
+from harness.data.datasets import Dataset
+from harness.tracking.frames import Results
+from harness.tracking.tracker import MOST_METRICS, upload
+
+
+def close(client: MlflowClient, run_id: str, results: Results, data: Dataset, status: str) -> None:
+    """Log mean and 95 % t interval over the finished runs of each curve, draw the figures, and end the parent run.
+
+    Args:
+        client: of the store.
+        run_id: the arm's parent run.
+        results: the arm's runs alone.
+        data: what the arm was trained on.
+        status: FINISHED, or KILLED when runs are missing.
+    """
+    runs = results.runs
+    finished = runs[runs["outcome"] == "finished"] if len(runs) else runs
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"{metric}.{name}", float(value), now, int(str(step)))
+        for (metric, step), values in _points(results.curves, finished)
+        for name, value in _aggregates(values).items()
+        if np.isfinite(value)
+    ]
+    for first in range(0, len(metrics), MOST_METRICS):
+        client.log_batch(run_id, metrics[first : first + MOST_METRICS], synchronous=True)
+    for outcome in ("finished", "diverged"):
+        client.set_tag(run_id, f"runs.{outcome}", str(int((runs["outcome"] == outcome).sum()) if len(runs) else 0))
+    upload(client, run_id, figures(results, data))
+    client.set_terminated(run_id, status)
+
+
+def _points(curves: pd.DataFrame, finished: pd.DataFrame) -> list[tuple[tuple[str, int], pd.Series]]:
+    kept = curves[curves["run_id"].isin(finished.get("run_id", []))]
+    return [((str(key[0]), int(key[1])), part) for key, part in kept.groupby(["metric", "step"])["value"]]
+
+
+def _aggregates(values: pd.Series) -> dict[str, float]:
+    interval = mean_ci(values.to_numpy())
+    return {"mean": interval.value, "ci_low": interval.low, "ci_high": interval.high}
+
+
+def figures(results: Results, data: Dataset) -> Mapping[str, bytes]:
+    """PNG figures over all runs of an arm: curves, histograms, and where there are predictions, mistakes."""
+    if not len(results.runs):
+        return {}
+    arm = str(results.runs["arm"].iloc[0])
+    drawn = {"figures/learning_curves.png": plots.png(plots.learning_curves(results.curves, [arm]))}
+    steps, names, shares = results.mean_histograms(arm)
+    if len(steps):
+        drawn["figures/activation_histograms.png"] = plots.png(plots.histograms({arm: (steps, names, shares)}))
+    logits = [arrays["test_logits"] for arrays in results.predictions.values()]
+    if logits:
+        predicted = np.stack([each.argmax(axis=1) for each in logits])
+        drawn["figures/confusion_matrix.png"] = plots.png(
+            plots.confusion_matrix(predicted, data.y_test, data.class_names)
+        )
+        if data.is_image:
+            mistakes = plots.worst_mistakes(np.stack(logits), data.x_test, data.y_test, data.class_names)
+            drawn["figures/worst_mistakes.png"] = plots.png(mistakes)
+    return drawn

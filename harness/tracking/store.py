@@ -1,0 +1,126 @@
+"""The MLflow store: opened, created once, and asked whether it answers, before any training."""
+
+import fcntl
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+PATIENCE_SECONDS = 5
+
+
+class StoreError(RuntimeError):
+    """A store that does not answer or cannot be used; the message is one line."""
+
+
+def sqlite_uri(folder: Path) -> str:
+    """The store's URI below a folder: sqlite with an absolute path."""
+    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+def open_store(uri: str | None, folder: Path, create: bool = True) -> MlflowClient:
+    """A client of the store at `uri`, or of sqlite below `folder`, which is made when it is not there yet.
+
+    Several processes making one sqlite file together would break it for good, so that happens under a lock.
+
+    Raises:
+        StoreError: nothing answers there, the folder cannot be written, or there is no store and `create` is off.
+    """
+    if uri is None:
+        database = folder.resolve() / "mlflow.db"
+        if not create and not database.exists():
+            raise StoreError(f"tracking.folder={folder}: no mlflow.db there; train something first")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / ".lock"):
+                return _client(sqlite_uri(folder))
+        except OSError as error:
+            raise StoreError(
+                f"tracking.folder={folder}: {error.strerror or error}; give a folder you can write"
+            ) from None
+    if uri.startswith(("http://", "https://")):
+        _ask(uri)
+    elif "://" in uri and not uri.startswith(("sqlite:", "file:", "databricks")):
+        _connect(uri)
+    return _client(uri)
+
+
+def experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> str:
+    """The experiment's id; made when it is not there, its artifacts below `artifacts` or where the server puts them.
+
+    Raises:
+        StoreError: the experiment lies in MLflow's trash.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            location = None if artifacts is None else str(artifacts.resolve() / name)
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise StoreError(f"experiment {name!r}: {_brief(error)}") from error
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        raise StoreError(
+            f"sweep.name={name}: its experiment is in MLflow's trash; restore it with "
+            f"`mlflow experiments restore -x {found.experiment_id}` or take another name"
+        )
+    return str(found.experiment_id)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _client(uri: str) -> MlflowClient:
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise StoreError(f"tracking.uri={_without_password(uri)}: {_brief(error)}") from None
+    return client
+
+
+def _ask(uri: str) -> None:
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        if error.code not in (401, 403, 404):
+            raise StoreError(f"tracking.uri={_without_password(uri)}: answers {error}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise StoreError(
+            f"tracking.uri={_without_password(uri)}: no MLflow server answers ({reason}); "
+            "start one with `mlflow server`, or leave tracking.uri out for a local store"
+        ) from None
+
+
+def _connect(uri: str) -> None:
+    import sqlalchemy
+
+    try:
+        with sqlalchemy.create_engine(uri, connect_args={"connect_timeout": PATIENCE_SECONDS}).connect():
+            pass
+    except Exception as error:  # each database driver has errors of its own
+        raise StoreError(f"tracking.uri={_without_password(uri)}: {_brief(error)}") from None
+
+
+def _without_password(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if "@" in rest else uri
+
+
+def _brief(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,94 @@
+"""Per-layer statistics on a fixed batch: moments of whole arrays, and histograms over bins that never change."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from harness.bins import EDGES
+
+SAMPLE = 20_000
+"""A histogram takes at most this many values of an array, evenly spread; moments take all."""
+
+_ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax")
+_THROUGH = ("BatchNormalization", "LayerNormalization", "GroupNormalization")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A tensor of the net worth watching: `<layer>/<array>`."""
+
+    name: str
+    tensor: Any
+    activation: str | None = None
+
+
+def taps(model: keras.Model) -> list[Tap]:
+    """Each weighted layer's pre-activations (after a normalization that follows it) and activations, in order.
+
+    A layer with a fused activation has no pre-activation to see and gives its activations alone.
+    """
+    found = []
+    for layer in model.layers:
+        if getattr(layer, "kernel", None) is None:
+            continue
+        fused = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        if fused != "linear":
+            found.append(Tap(f"{layer.name}/activation", layer.output, fused))
+            continue
+        last = _consumer(layer, _THROUGH) or layer
+        found.append(Tap(f"{layer.name}/pre_activation", last.output))
+        if (after := _consumer(last, _ACTIVATIONS)) is not None:
+            kind = getattr(getattr(after, "activation", None), "__name__", type(after).__name__.lower())
+            found.append(Tap(f"{layer.name}/activation", after.output, kind))
+    return found
+
+
+def _consumer(layer: keras.Layer, kinds: tuple[str, ...]) -> keras.Layer | None:
+    consumers = [node.operation for node in layer._outbound_nodes]
+    return consumers[0] if len(consumers) == 1 and type(consumers[0]).__name__ in kinds else None
+
+
+def moments(x: tf.Tensor, activation: str | None = None) -> dict[str, tf.Tensor]:
+    """Exact moments of an array whose first axis is the batch; float32 scalars.
+
+    mean, std (population), mean_square; of activations also zeros: share of exact zeros, dead: share of units
+    (positions and channels) that are 0 on the whole batch; and where the activation is bounded (sigmoid, tanh,
+    softmax) saturated: share within 1 % of a bound.
+    """
+    x = tf.cast(x, tf.float32)
+    found = {
+        "mean": tf.reduce_mean(x),
+        "std": tf.math.reduce_std(x),
+        "mean_square": tf.reduce_mean(tf.square(x)),
+    }
+    if activation is not None:
+        share = tf.reduce_mean(tf.cast(tf.equal(x, 0.0), tf.float32), axis=0)
+        found |= {"zeros": tf.reduce_mean(share), "dead": _share(tf.equal(share, 1.0))}
+    if activation in ("sigmoid", "softmax"):
+        found["saturated"] = _share((x < 0.01) | (x > 0.99))
+    if activation == "tanh":
+        found["saturated"] = _share(tf.abs(x) > 0.99)
+    return found
+
+
+def counts(x: tf.Tensor) -> tf.Tensor:
+    """Counts (245,) int32 in the bins of EDGES, of at most SAMPLE values, evenly spread."""
+    flat = tf.reshape(tf.cast(x, tf.float32), [-1])
+    sample = flat[:: _stride(math.prod(x.shape), x.shape[-1])]
+    bins = tf.raw_ops.Bucketize(input=sample, boundaries=EDGES.tolist())
+    return tf.math.bincount(bins, minlength=len(EDGES) + 1, maxlength=len(EDGES) + 1)
+
+
+def _share(which: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.cast(which, tf.float32))
+
+
+def _stride(size: int, channels: int) -> int:
+    """A stride that leaves at most SAMPLE values and visits every channel."""
+    stride = math.ceil(size / SAMPLE)
+    while math.gcd(stride, channels) > 1:
+        stride += 1
+    return stride
