@@ -49,16 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from hydra._internal.utils import get_args_parser
 
     from harness import sweep
-    from harness.config import ConfigError
 
-    words = get_args_parser().parse_args(given)
+    words = get_args_parser().parse_intermixed_args(given)
     try:
         composition = sweep.compose(words.overrides, words.config_dir)
         if composition.launcher == "basic":
             return sweep.run(composition)
         swept = ",".join(composition.arms[0].config.sweep.swept)
         return sweep.run(composition, relaunch=["--multirun", *given, f"sweep.swept=[{swept}]"])
-    except (ConfigError, *_one_line_errors()) as error:
+    except Exception as error:
+        if not isinstance(error, one_line_errors()):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -66,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _one_line_errors() -> tuple[type[BaseException], ...]:
+def one_line_errors() -> tuple[type[Exception], ...]:
     """Errors whose message says all, of those modules that were imported so far."""
     named = {
+        "harness.config": "ConfigError",
         "harness.data.datasets": "DataError",
         "harness.targets": "TargetError",
         "harness.tracking.store": "StoreError",

@@ -1,4 +1,4 @@
-"""The histogram bins of all layers, steps, runs and arms: symmetric and logarithmic, so that any two can be compared."""
+"""The histogram bins of all layers, steps, runs and arms: symmetric, logarithmic, the same everywhere."""
 
 import numpy as np
 

@@ -5,10 +5,11 @@ import difflib
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +21,6 @@ from harness.targets import TARGET, first_line, hint, locate
 
 Spec = dict[str, Any]
 TRUSTED = ("keras.", "harness.")
-DENSE_EARLY = tuple(digit * 10**decade for decade in range(8) for digit in (1, 2, 5))
 
 
 class ConfigError(ValueError):
@@ -36,10 +36,19 @@ class Schedule:
 
 
 @dataclass
+class Evaluate(Schedule):
+    """When loss and accuracy are measured; before the last time, on at most `examples` of each part (fixed, spread)."""
+
+    at: list[Any] = field(default_factory=lambda: [0, "5 %"])
+    every: Any = "20 %"
+    examples: int = 1000
+
+
+@dataclass
 class Probe(Schedule):
     """When per-layer statistics are taken, and on how many fixed training examples."""
 
-    at: list[Any] = field(default_factory=lambda: [0, *DENSE_EARLY, "100 %"])
+    at: list[Any] = field(default_factory=lambda: [0, durations.DENSE_EARLY, "100 %"])
     examples: int = 100
 
 
@@ -54,16 +63,30 @@ class Checkpoint(Schedule):
 
 @dataclass
 class Train:
-    """The training of one run. `steps`, where given, goes before `epochs`."""
+    """The training of one run. `steps`, where given, goes before `epochs`.
+
+    `eval_examples` of the training examples measure the fit; null: as many as there are test examples, 2,000 at most.
+    """
 
     steps: int | None = None
-    epochs: float = 20
+    epochs: float = 20.0
     batch_size: int = 100
     val_share: float = 0.1
     eval_examples: int | None = None
-    evaluate: Schedule = field(default_factory=lambda: Schedule(at=[0, "5 %"], every="20 %"))
+    evaluate: Evaluate = field(default_factory=Evaluate)
     probe: Probe = field(default_factory=Probe)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+
+
+@dataclass
+class Draw:
+    """Which training examples a block sees: all, or `examples` of them (see `harness.data.draws.draw`).
+
+    scheme: all | disjoint | subsample | bootstrap; null: all without `draws`, disjoint with it.
+    """
+
+    scheme: str | None = None
+    examples: int | None = None
 
 
 @dataclass
@@ -71,9 +94,9 @@ class Initializer:
     """Schemes of the initial weights: `output` before `conv`/`dense` before `default`; `bias` for all biases."""
 
     default: Spec = field(default_factory=dict)
-    conv: Spec | None = None
-    dense: Spec | None = None
-    output: Spec | None = None
+    conv: Spec | None = field(default_factory=dict)
+    dense: Spec | None = field(default_factory=dict)
+    output: Spec | None = field(default_factory=dict)
     bias: Spec = field(default_factory=lambda: {TARGET: "keras.initializers.Zeros"})
 
 
@@ -83,7 +106,7 @@ class LearningRate:
 
     value: float = 0.001
     warmup: Any = 0
-    schedule: Spec | None = None
+    schedule: Spec | None = field(default_factory=dict)
 
 
 @dataclass
@@ -125,11 +148,20 @@ class Tracking:
 
 @dataclass
 class Sweep:
-    """A named comparison. `baseline` is an arm's name; `swept` is filled in while the sweep is expanded."""
+    """A named comparison. `baseline` is an arm's name; `swept` is filled in while the sweep is expanded.
+
+    Each item of `arms` is a list of overrides that belong together, or {name: such a list}; they multiply with what is
+    swept by `hydra.sweeper.params`. `family`: each arm against the baseline, or all_pairs. `margin`: differences of the
+    test accuracy up to this count as equivalent. `correction`: of the family's p values, holm | max_t.
+    """
 
     name: str = "adhoc"
     question: str = ""
     baseline: str | None = None
+    arms: list[Any] = field(default_factory=list)
+    family: str = "baseline"
+    margin: float | None = None
+    correction: str = "holm"
     swept: list[str] = field(default_factory=list)
 
 
@@ -145,11 +177,13 @@ class Config:
     preprocess: Spec = field(default_factory=dict)
     regularizer: Regularizer = field(default_factory=Regularizer)
     data: Spec = field(default_factory=dict)
+    draw: Draw = field(default_factory=Draw)
     train: Train = field(default_factory=Train)
     runtime: Runtime = field(default_factory=Runtime)
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
     seeds: Any = 5
+    draws: int | None = None
     root_seed: int = 0
     reports: str = "reports"
     dry_run: bool = False
@@ -160,10 +194,27 @@ class Config:
 
 ConfigStore.instance().store(name="schema", node=Config)
 
+# Below these, the keys are the arguments of what `_target_` names.
+FREE = (
+    *("arch", "optimizer", "data", "preprocess", "learning_rate.schedule"),
+    *(f"initializer.{role}" for role in ("default", "conv", "dense", "output", "bias")),
+)
 # What says where, when or how much to run and log, but not what is trained.
 NOT_IDENTITY = (
-    ["runtime", "tracking", "sweep", "seeds", "root_seed", "reports", "dry_run", "rerun", "fail_fast", "trust"]
-    + ["data.path", "train.checkpoint"]
+    *(
+        "runtime",
+        "tracking",
+        "sweep",
+        "seeds",
+        "draws",
+        "root_seed",
+        "reports",
+        "dry_run",
+        "rerun",
+        "fail_fast",
+        "trust",
+    ),
+    *("data.path", "train.checkpoint"),
 )
 
 
@@ -211,6 +262,12 @@ def resolve(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from None
     assert isinstance(config, Config)
+    # OmegaConf adds keys to an empty mapping, not to null; both mean that nothing is named.
+    config.learning_rate.schedule = config.learning_rate.schedule or None
+    for kind in ("conv", "dense", "output"):
+        setattr(config.initializer, kind, getattr(config.initializer, kind) or None)
+    if config.draw.scheme is None:
+        config.draw.scheme = "all" if config.draws is None else "disjoint"
     _check_values(config)
     _check_targets(config)
     return config
@@ -222,11 +279,16 @@ def block_ids(seeds: object) -> list[int]:
     Raises:
         ConfigError: neither a count of at least 1 nor distinct whole numbers from 0 up.
     """
-    ids = list(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
-    whole = isinstance(ids, list) and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids)
-    if not whole or not ids or len(set(ids)) < len(ids):
+    ids = list(range(seeds)) if type(seeds) is int else seeds
+    listed = isinstance(ids, list) and len(ids) > 0
+    if (
+        not isinstance(ids, list)
+        or not listed
+        or not all(type(i) is int and i >= 0 for i in ids)
+        or len(set(ids)) < len(ids)
+    ):
         raise ConfigError(f"seeds: got {seeds!r}; allowed: a count from 1 up, or a list of different numbers >= 0")
-    return list(ids)
+    return ids
 
 
 def known_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
@@ -241,9 +303,12 @@ def unknown_key(key: str) -> str:
     """The one line for a key that does not exist: with the nearest names, or all the names beside it."""
     node, _, leaf = key.rpartition(".")
     everywhere = list(known_keys())
-    near = difflib.get_close_matches(key, everywhere, 3) or [
-        known for known in everywhere if difflib.SequenceMatcher(None, leaf, known.rpartition(".")[2]).ratio() > 0.7
-    ]
+
+    def closeness(known: str) -> float:
+        pairs = ((key, known), (leaf, known.rpartition(".")[2]))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    near = [known for known in sorted(everywhere, key=closeness, reverse=True) if closeness(known) > 0.6]
     beside = [known for known in everywhere if known.rpartition(".")[0] == node]
     listed = f" (allowed here: {', '.join(beside)})" if beside and not near else ""
     return f"{key}: unknown key{hint(near[:3])}{listed}"
@@ -251,9 +316,9 @@ def unknown_key(key: str) -> str:
 
 def _refuse_unknown(node: DictConfig, schema: type, prefix: str) -> None:
     fields = {each.name: each.type for each in dataclasses.fields(schema)}
-    for name in node:
-        kind = fields.get(str(name))
-        if str(name) not in fields:
+    for name in map(str, node):
+        kind = fields.get(name)
+        if name not in fields:
             raise ConfigError(unknown_key(f"{prefix}{name}"))
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and not OmegaConf.is_missing(node, name):
             _refuse_unknown(node[name], kind, f"{prefix}{name}.")
@@ -276,14 +341,48 @@ def _check_values(config: Config) -> None:
             "train.eval_examples",
             train.eval_examples,
             train.eval_examples is None or train.eval_examples >= 1,
-            "a whole number from 1 up, or null for as many as there are test examples",
+            "a whole number from 1 up, or null",
         ),
+        ("train.evaluate.examples", train.evaluate.examples, train.evaluate.examples >= 1, "a whole number from 1 up"),
         ("train.probe.examples", train.probe.examples, train.probe.examples >= 1, "a whole number from 1 up"),
         (
             "train.checkpoint.keep",
             train.checkpoint.keep,
             train.checkpoint.keep >= 1,
             "a whole number from 1 up",
+        ),
+        (
+            "train.checkpoint.seconds",
+            train.checkpoint.seconds,
+            train.checkpoint.seconds is None or train.checkpoint.seconds > 0,
+            "a number above 0, or null",
+        ),
+        ("draws", config.draws, config.draws is None or config.draws >= 1, "a whole number from 1 up, or null"),
+        (
+            "draw.scheme",
+            config.draw.scheme,
+            config.draw.scheme in ("all", "disjoint", "subsample", "bootstrap"),
+            "all, disjoint, subsample, bootstrap",
+        ),
+        (
+            "draw.scheme",
+            config.draw.scheme,
+            config.draws is None or config.draw.scheme != "all",
+            "not all with draws=K",
+        ),
+        (
+            "draw.examples",
+            config.draw.examples,
+            config.draw.examples is None or config.draw.examples >= 1,
+            "1 up, or null",
+        ),
+        ("sweep.family", config.sweep.family, config.sweep.family in ("baseline", "all_pairs"), "baseline, all_pairs"),
+        ("sweep.correction", config.sweep.correction, config.sweep.correction in ("holm", "max_t"), "holm, max_t"),
+        (
+            "sweep.margin",
+            config.sweep.margin,
+            config.sweep.margin is None or 0 < config.sweep.margin < 1,
+            "0 < margin < 1",
         ),
         ("learning_rate.value", rate.value, 0 <= rate.value < float("inf"), "a number from 0 up"),
         (
@@ -318,6 +417,7 @@ def _check_values(config: Config) -> None:
             runtime.slots_per_gpu >= 1,
             "a whole number from 1 up",
         ),
+        ("tracking.uri", config.tracking.uri, config.tracking.uri != "", "an MLflow URI, or null"),
         ("sweep.name", config.sweep.name, _is_plain_name(config.sweep.name), "letters, digits, _ . and -"),
     ):
         if not ok:
@@ -325,11 +425,14 @@ def _check_values(config: Config) -> None:
     moments = {"learning_rate.warmup": [rate.warmup]}
     for name in ("evaluate", "probe", "checkpoint"):
         schedule = getattr(train, name)
-        moments |= {f"train.{name}.at": schedule.at, f"train.{name}.every": [schedule.every or 1]}
+        every = [] if schedule.every is None else [schedule.every]
+        moments |= {f"train.{name}.at": schedule.at, f"train.{name}.every": every}
     for key, listed in moments.items():
         for duration in listed:
             try:
                 durations.check(duration)
+                if key.endswith("every") and str(duration).split()[0].strip("%") in ("0", "0.0"):
+                    raise ValueError(f"got {duration!r}; allowed: a duration above 0, or null for never")
             except ValueError as error:
                 raise ConfigError(f"{key}: {error}") from None
 
@@ -409,7 +512,13 @@ def _typed_arguments(key: str, spec: Spec, filled: int) -> Spec:
 
 def _annotation(annotation: Any) -> Any:
     """The annotation as OmegaConf can check it: a Literal's own check is left to the function."""
-    return str if get_origin(annotation) is Literal else annotation
+    if get_origin(annotation) is Literal:
+        return str
+    if get_origin(annotation) is Sequence:
+        return list[get_args(annotation)[0]]  # type: ignore[misc]
+    if get_origin(annotation) is UnionType:
+        return Union[tuple(map(_annotation, get_args(annotation)))]  # noqa: UP007 (made at run time)
+    return annotation
 
 
 def _default(value: Any) -> Any:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|examples?|%)?\s*")
 ALLOWED = "a number of steps, or '2 epochs', '500 examples', '10 %'"
+DENSE_EARLY = "1-2-5"
+"""In a schedule: steps 1, 2, 5, 10, 20, 50, 100, …"""
 
 
 def steps(duration: int | float | str, *, epoch: int, batch_size: int, total: int | None = None) -> int:
@@ -30,13 +32,15 @@ def steps(duration: int | float | str, *, epoch: int, batch_size: int, total: in
     return round(number * {"step": 1.0, "epoch": epoch, "example": 1 / batch_size}[unit])
 
 
-def check(duration: object) -> None:
-    """Refuse what is no duration.
+def check(moment: object) -> None:
+    """Refuse what is no moment of a schedule: a duration, or the series '1-2-5'.
 
     Raises:
         ValueError: with the value seen and what is allowed.
     """
-    steps(duration, epoch=1, batch_size=1, total=1)  # type: ignore[arg-type]
+    if moment == DENSE_EARLY:
+        return
+    steps(moment, epoch=1, batch_size=1, total=1)  # type: ignore[arg-type]
 
 
 def occasions(
@@ -44,9 +48,14 @@ def occasions(
 ) -> tuple[int, ...]:
     """The steps in [0, total], ascending, at which a schedule is due: those in `at`, and each multiple of `every`.
 
-    `every` shorter than half a step means each step.
+    `at` may hold the series '1-2-5', which is dense early. `every` shorter than half a step means each step.
     """
-    due = {steps(moment, epoch=epoch, batch_size=batch_size, total=total) for moment in at}
+    due: set[int] = set()
+    for moment in at:
+        if moment == DENSE_EARLY:
+            due |= {digit * 10**decade for decade in range(len(str(total))) for digit in (1, 2, 5)}
+        else:
+            due.add(steps(moment, epoch=epoch, batch_size=batch_size, total=total))
     if every is not None:
         stride = max(1, steps(every, epoch=epoch, batch_size=batch_size, total=total))
         due |= set(range(stride, total + 1, stride))

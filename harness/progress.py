@@ -25,17 +25,17 @@ class Display(Protocol):
     def steps(self, count: int) -> None:
         """Some training steps were taken."""
 
-    def run_ended(self, arm: str, block: int, outcome: Outcome, seconds: float) -> None:
+    def run_ended(self, run: str, outcome: Outcome, seconds: float) -> None:
         """A run ended by itself."""
 
-    def run_failed(self, arm: str, block: int, error: BaseException) -> None:
+    def run_failed(self, run: str, error: BaseException) -> None:
         """A run ended with an error."""
 
 
-def _described(arm: str, block: int, outcome: Outcome) -> str:
+def _described(run: str, outcome: Outcome) -> str:
     if outcome.kind != "finished":
-        return f"{arm} seed {block}: {outcome.kind}, {outcome.reason}"
-    return f"{arm} seed {block}: test accuracy {outcome.metrics['accuracy/test']:.4f}"
+        return f"{run}: {outcome.kind}, {outcome.reason}"
+    return f"{run}: test accuracy {outcome.metrics['accuracy/test']:.4f}"
 
 
 class Lines:
@@ -53,13 +53,13 @@ class Lines:
     def steps(self, count: int) -> None:
         """See Display."""
 
-    def run_ended(self, arm: str, block: int, outcome: Outcome, seconds: float) -> None:
+    def run_ended(self, run: str, outcome: Outcome, seconds: float) -> None:
         """See Display."""
-        self._line(f"{_described(arm, block, outcome)} ({seconds:.1f} s)")
+        self._line(f"{_described(run, outcome)} ({seconds:.1f} s)")
 
-    def run_failed(self, arm: str, block: int, error: BaseException) -> None:
+    def run_failed(self, run: str, error: BaseException) -> None:
         """See Display."""
-        self._line(f"{arm} seed {block}: FAILED, {error}")
+        self._line(f"{run}: FAILED, {error}")
 
     def _line(self, text: str) -> None:
         with self._lock:
@@ -102,14 +102,14 @@ class Live:
             rate = self._taken / max(time.monotonic() - self._began, 1e-9)
             self._bar.update(self._task, advance=count, rate=rate)
 
-    def run_ended(self, arm: str, block: int, outcome: Outcome, seconds: float) -> None:
+    def run_ended(self, run: str, outcome: Outcome, seconds: float) -> None:
         """See Display."""
-        self._ended(_described(arm, block, outcome))
+        self._ended(_described(run, outcome))
 
-    def run_failed(self, arm: str, block: int, error: BaseException) -> None:
+    def run_failed(self, run: str, error: BaseException) -> None:
         """See Display."""
-        self._bar.console.print(f"[red]{arm} seed {block}: FAILED[/red], {error}")
-        self._ended(f"{arm} seed {block}: failed")
+        self._bar.console.print(f"[red]{run}: FAILED[/red], {error}")
+        self._ended(f"{run}: failed")
 
     def _ended(self, latest: str) -> None:
         with self._lock:

@@ -1,85 +1,24 @@
-"""`python -m harness.report SWEEP`: a stored sweep as table, figures and pages, with no training."""
+"""`python -m harness.report SWEEP`: what a stored sweep says, as claims, tables, figures and pages; nothing is trained."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from harness.analysis import plots, render
-from harness.analysis.stats import Interval, mean_ci
+from harness.analysis import contents, pairs
+from harness.analysis.layout import weighted_layers
+from harness.analysis.study import METRIC, Study
+from harness.analysis.summary import brief, summary_table
 from harness.tracking import sweeps
-from harness.tracking.frames import Results, load
-from harness.tracking.store import StoreError
+from harness.tracking.frames import Combined, Results, load, of_runs
+from harness.tracking.store import StoreError, open_store
 from harness.tracking.sweeps import Declaration
 
-SCORES = {
-    "accuracy/test": "test accuracy",
-    "gap/accuracy": "gap",
-    "accuracy/val": "val accuracy",
-    "accuracy/train": "train accuracy",
-    "loss/test": "test loss",
-}
-
-
-def summary_table(runs: pd.DataFrame, arms: Sequence[str], planned: int | None = None) -> pd.DataFrame:
-    """One row an arm, in the order declared: n, then mean, 95 % t interval (and the test accuracy's sd) of each score.
-
-    n counts finished runs; `diverged`, `failed` and `missing` count the others; `seconds` is the mean wall time of a run.
-    """
-    rows = []
-    for arm in arms:
-        mine = runs[runs["arm"] == arm] if len(runs) else runs
-        outcomes = mine["outcome"].value_counts() if len(mine) else {}
-        done = mine[mine["outcome"] == "finished"] if len(mine) else mine
-        row: dict[str, object] = {"arm": arm, "n": len(done)}
-        for metric in SCORES:
-            scores = done[metric].to_numpy(float) if metric in done else np.zeros(0)
-            interval = mean_ci(scores) if len(scores) else Interval(np.nan, np.nan, np.nan, 0)
-            row |= {
-                metric: interval.value,
-                f"{metric}.ci_low": interval.low,
-                f"{metric}.ci_high": interval.high,
-            }
-            if metric == "accuracy/test":
-                row[f"{metric}.sd"] = float(np.std(scores, ddof=1)) if len(scores) > 1 else np.nan
-        row |= {kind: int(outcomes.get(kind, 0)) for kind in ("diverged", "failed")}
-        ended = len(done) + int(outcomes.get("diverged", 0))
-        row["missing"] = max(0, (planned or ended) - ended - int(outcomes.get("failed", 0)))
-        row["seconds"] = float(mine["seconds"].mean()) if len(mine) else np.nan
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def plus_minus(row: pd.Series, metric: str, scale: float = 100, digits: int = 2) -> str:
-    """Mean +- half width of the interval, in percent unless `scale` says otherwise; a dash where there is no run."""
-    value, low, high = (row[name] * scale for name in (metric, f"{metric}.ci_low", f"{metric}.ci_high"))
-    if np.isnan(value):
-        return "–"
-    return f"{value:.{digits}f}" if np.isnan(low) else f"{value:.{digits}f} ± {(high - low) / 2:.{digits}f}"
-
-
-def shown(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
-    """The summary as text: what the terminal and the pages print."""
-    rows = []
-    for _, row in table.iterrows():
-        other = [f"{row[kind]} {kind}" for kind in ("failed", "missing") if row[kind]]
-        rows.append(
-            {
-                "arm": f"{row['arm']}{' (baseline)' if row['arm'] == baseline else ''}",
-                "n": str(row["n"]) + (f" ({', '.join(other)})" if other else ""),
-                "test accuracy %": plus_minus(row, "accuracy/test"),
-                "gap %": plus_minus(row, "gap/accuracy"),
-                "val accuracy %": plus_minus(row, "accuracy/val"),
-                "test loss": plus_minus(row, "loss/test", 1, 3),
-                "diverged": str(row["diverged"]),
-                "s/run": "–" if np.isnan(row["seconds"]) else f"{row['seconds']:.1f}",
-            }
-        )
-    return pd.DataFrame(rows)
+__all__ = ["main", "study", "summary_table", "terminal_table", "write"]
 
 
 def terminal_table(table: pd.DataFrame, question: str, baseline: str | None) -> Table:
@@ -89,7 +28,7 @@ def terminal_table(table: pd.DataFrame, question: str, baseline: str | None) -> 
         title_justify="left",
         caption="mean ± half width of the 95 % t interval over seeds",
     )
-    text = shown(table, baseline)
+    text = brief(table, baseline)
     for column in text:
         drawn.add_column(str(column), justify="left" if column == "arm" else "right", overflow="fold")
     for row in text.itertuples(index=False):
@@ -97,78 +36,147 @@ def terminal_table(table: pd.DataFrame, question: str, baseline: str | None) -> 
     return drawn
 
 
-def write(results: Results, folder: Path, declaration: Declaration) -> Path:
-    """Write FOLDER/SWEEP/: index.html, report.md, tables/*.csv, figures/*.svg, and log them to MLflow.
+def study(results: Results, declaration: Declaration) -> Study:
+    """The stored results as the analysis takes them."""
+    arms = list(declaration.arms)
+    rules = pairs.Rules(declaration.family, declaration.correction, declaration.margin)  # type: ignore[arg-type]
+    return Study(
+        name=declaration.sweep,
+        question=declaration.question,
+        arms=arms,
+        baseline=declaration.baseline,
+        planned=len(declaration.blocks),
+        rules=rules,
+        tune=tuple(getattr(declaration, "tune", None) or ()),
+        runs=results.runs,
+        curves=results.curves,
+        command=_command(results.runs),
+        facts=facts(results),
+        read_layers=lambda: results.moments([0]),
+        read_histograms=lambda: {arm: results.mean_histograms(arm) for arm in arms},
+        read_nets=lambda: {arm: weighted_layers(config) for arm, config in results.nets().items()},
+        read_predictions=lambda: results.predictions,
+    )
+
+
+def facts(results: Results) -> dict[str, str]:
+    """Provenance as name -> text."""
+    runs = results.runs
+    found = {"sweep": f"{results.sweep} (MLflow experiment {results.experiment_id})", "command": _command(runs)}
+    dirty = ", with changes that were not committed" if (runs["git.dirty"] == "true").any() else ""
+    found["code"] = (", ".join(sorted(set(runs["git.sha"]) - {""})) or "not in a git repository") + dirty
+    for run_id in runs["run_id"]:
+        if (content := results.artifact(run_id, "provenance.json")) is not None:
+            document = json.loads(content)
+            found["versions"] = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+            found["data"] = (
+                f"{document['data']['name']}, sha256 {', '.join(sorted({d[:16] for d in runs['data.digest']}))}"
+            )
+            break
+    found["device"] = ", ".join(sorted(set(runs["device"]) - {""}))
+    return {name: text for name, text in found.items() if text}
+
+
+def _command(runs: pd.DataFrame) -> str:
+    """The command most runs come from."""
+    commands = runs["command"][runs["command"] != ""] if "command" in runs else runs.iloc[:0]
+    return str(commands.mode().iloc[0]) if len(commands) else "python -m harness"
+
+
+def write(results: Results, folder: Path, declaration: Declaration, log: bool = True) -> Path:
+    """Write FOLDER/SWEEP/: index.html, report.md, tables/*.csv, figures/*.svg, results.parquet; log them to MLflow.
 
     Returns:
         The path of index.html.
     """
-    target, arms = folder / declaration.sweep, list(declaration.arms)
-    (target / "tables").mkdir(parents=True, exist_ok=True)
-    (target / "figures").mkdir(exist_ok=True)
-    summary = summary_table(results.runs, arms, len(declaration.seeds))
-    for name, table in (("summary", summary), ("runs", results.runs), ("curves", results.curves)):
-        table.to_csv(target / "tables" / f"{name}.csv", index=False)
-    figures = {}
-    if len(results.curves):
-        figures["Learning curves"] = plots.svg(plots.learning_curves(results.curves, arms))
-    by_arm = {arm: results.mean_histograms(arm) for arm in arms}
-    if by_arm := {arm: histogram for arm, histogram in by_arm.items() if len(histogram[0])}:
-        figures["Histograms of the pre-activations"] = plots.svg(plots.histograms(by_arm))
-    for title, figure in figures.items():
-        (target / "figures" / render.figure_file(title)).write_text(figure)
-    page = render.Page(
-        declaration.sweep,
-        declaration.question,
-        shown(summary, declaration.baseline),
-        figures,
-        notes(summary, declaration),
-    )
-    (target / "index.html").write_text(page.html())
-    (target / "report.md").write_text(page.markdown())
-    sweeps.log_report(results.client, results.experiment_id, target)
+    subject = study(results, declaration)
+    target = folder / declaration.sweep
+    for kind, suffix in (("tables", "csv"), ("figures", "svg")):
+        (target / kind).mkdir(parents=True, exist_ok=True)
+        for old in (target / kind).glob(f"*.{suffix}"):
+            old.unlink()
+    page = contents.page(subject)
+    (target / "index.html").write_text(page.html(), encoding="utf-8")
+    (target / "report.md").write_text(page.markdown(), encoding="utf-8")
+    for drawing in page.drawings:
+        (target / "figures" / f"{drawing.name}.svg").write_text(drawing.svg, encoding="utf-8")
+    for name, table in tables(subject).items():
+        table.to_csv(target / "tables" / f"{name}.csv", index=name == "scores")
+    results.runs.to_parquet(target / "results.parquet", index=False)
+    if log:
+        sweeps.log_report(results.client, results.experiment_id, target)
     return target / "index.html"
 
 
-def notes(summary: pd.DataFrame, declaration: Declaration) -> list[str]:
-    """Sentences that the data call for: how to read the table, and what is missing or weak."""
-    lines = [
-        "Mean ± half width of the 95 % Student t interval over seeds; gap = train accuracy - test accuracy, both in inference mode."
-    ]
-    fewest = int(summary["n"].min()) if len(summary) else 0
-    if 0 < fewest < 4:
-        lines.append(f"Only {fewest} finished runs in an arm: too few blocks to say more than what is seen.")
-    for _, row in summary.iterrows():
-        if row["diverged"]:
-            lines.append(
-                f"{row['arm']}: {row['diverged']} runs diverged; its means are over the {row['n']} that did not."
-            )
-        if row["failed"] or row["missing"]:
-            lines.append(
-                f"{row['arm']}: {row['failed']} runs failed, {row['missing']} are missing of {len(declaration.seeds)}."
-            )
-    if declaration.baseline:
-        lines.append(f"The baseline is {declaration.baseline}.")
-    return lines
+def tables(subject: Study) -> dict[str, pd.DataFrame]:
+    """Everything a report shows, as numbers: file name -> table."""
+    found = {
+        "summary": subject.summary,
+        "runs": subject.runs,
+        "curves": subject.curves,
+        "scores": subject.scores,
+        "comparisons": pairs.table(subject.comparisons, METRIC, subject.examples),
+        "bias_variance": subject.decomposition,
+        "diverged": pairs.failures(subject.runs, subject.arms, subject.baseline),
+        "tuning": subject.tuning,
+    }
+    return {name: table for name, table in found.items() if len(table)}
+
+
+def _checked(results: Results, force: bool) -> Results:
+    """Refuse runs that saw different data.
+
+    Raises:
+        StoreError: several data digests, and no force.
+    """
+    by_digest = dict(zip(results.runs["data.digest"], results.runs["arm"], strict=True))
+    if len(by_digest) > 1 and not force:
+        seen = "; ".join(f"{digest[:12]} ({arm})" for digest, arm in by_digest.items())
+        raise StoreError(
+            f"data: got runs on {len(by_digest)} different data sets: {seen}; their scores cannot be compared; "
+            "--force does so nevertheless"
+        )
+    return results
+
+
+def _asked(given: argparse.Namespace) -> tuple[Results, bool]:
+    """The results that a command line names, and whether they are one sweep's own."""
+    if given.sweep and not given.runs and not given.compare:
+        return load(given.sweep, given.uri, given.folder), True
+    if given.runs:
+        client = open_store(given.uri, Path(given.folder), create=False)
+        return _checked(of_runs(client, given.runs), given.force), False
+    parts = [load(name, given.uri, given.folder) for name in given.compare]
+    return _checked(Combined(parts, "_vs_".join(given.compare)), given.force), False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m harness.report", description=__doc__)
-    parser.add_argument("sweep", help="name of a sweep in the store")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("sweep", nargs="?", help="name of a sweep in the store")
+    what.add_argument("--compare", nargs="+", metavar="SWEEP", help="take sweeps together, on the blocks they share")
+    what.add_argument("--runs", nargs="+", metavar="ID", help="these runs, of any sweep")
+    parser.add_argument("--baseline", metavar="ARM", help="compare with this arm (default: the declared one)")
+    parser.add_argument("--force", action="store_true", help="also where the runs saw different data")
     parser.add_argument("--uri", help="an MLflow tracking URI (default: sqlite below --folder)")
     parser.add_argument("--folder", default="mlruns", help="folder of the local store (default: mlruns)")
     parser.add_argument("--reports", default="reports", help="where to write (default: reports)")
     given = parser.parse_args(arguments)
     try:
-        results = load(given.sweep, given.uri, given.folder)
+        results, own = _asked(given)
+        declaration = results.declaration
+        if declaration is None or not len(results.runs):
+            raise StoreError(f"sweep {results.sweep!r} has no runs yet")
+        if given.baseline is not None:
+            if given.baseline not in declaration.arms:
+                raise StoreError(f"--baseline {given.baseline!r}: no arm; arms: {', '.join(declaration.arms)}")
+            declaration = Declaration(**{**vars(declaration), "baseline": given.baseline})
+            own = False  # what was declared stays what is logged
+        print(write(results, Path(given.reports), declaration, log=own))
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if results.declaration is None or not len(results.runs):
-        print(f"error: sweep {given.sweep!r} has no runs yet", file=sys.stderr)
-        return 2
-    print(write(results, Path(given.reports), results.declaration))
     return 0
 
 

@@ -1,6 +1,8 @@
 """An arm's runs over the replicas: what is done is skipped, what was interrupted goes on, failures are kept."""
 
+import contextlib
 import dataclasses
+import json
 import queue
 import threading
 import time
@@ -9,21 +11,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import yaml
 
 from harness import durations
-from harness.config import Arm, Config, ConfigError
+from harness.config import Arm, Config, ConfigError, block_ids
 from harness.data import draws
 from harness.data.datasets import Dataset
 from harness.data.preprocess import Affine
 from harness.models.architectures import ShapeError
 from harness.models.initializers import Scheme
-from harness.models.optimizers import learning_rates
+from harness.models.optimizers import learning_rates, optimizer
 from harness.progress import Display
-from harness.streams import Block
-from harness.targets import TargetError, build, check_arguments
+from harness.streams import Block, seed
+from harness.targets import TARGET, TargetError, build, check_arguments, first_line
 from harness.tracking import provenance
-from harness.tracking.tracker import Earlier, Tracker, as_json
+from harness.tracking.runs import RunRecorder
+from harness.tracking.tracker import Earlier, Tracker, TrackingError
 from harness.training import checkpoints, loop
 from harness.training.replica import DeviceData, NetSpec, Replica
 
@@ -35,8 +39,8 @@ class Prepared:
         ConfigError: the arm cannot be run on its data.
     """
 
-    def __init__(self, arm: Arm, data: Dataset) -> None:
-        self.arm, self.data = arm, data
+    def __init__(self, arm: Arm, data: Dataset, draws: "Draws") -> None:
+        self.arm, self.data, self._draws = arm, data, draws
         config = arm.config
         self.spec = NetSpec(
             config.arch,
@@ -52,47 +56,83 @@ class Prepared:
         self.scheme = Scheme(
             initializer.default, initializer.conv, initializer.dense, initializer.output, initializer.bias
         )
-        self._draws: dict[int, loop.Draw] = {}
-        self._lock = threading.Lock()
-        examples = len(data.y_train) - round(len(data.y_train) * config.train.val_share)
+        drawn = self._drawn()
+        examples = drawn - round(drawn * config.train.val_share)
         if config.train.batch_size > examples:
             raise ConfigError(
-                f"train.batch_size: got {config.train.batch_size}, but {data.name} leaves {examples} training examples; "
-                "take a smaller batch"
+                f"train.batch_size: got {config.train.batch_size}, but {data.name} leaves {examples} training "
+                "examples a run; take a smaller batch"
             )
         self.epoch = examples // config.train.batch_size
         if config.augment.layers and not data.is_image:
             raise ConfigError(f"augment: {data.name} holds vectors, not images; use augment=none")
 
-    def check(self) -> None:
-        """Build the net once and look at every argument; takes TensorFlow.
+    def _drawn(self) -> int:
+        """How many examples a block draws, before the validation share."""
+        draw, there = self.arm.config.draw, len(self.data.y_train)
+        if draw.scheme in ("all", "bootstrap"):
+            return there
+        parts = self.parts
+        count = draw.examples if draw.examples is not None else there // parts
+        if count * (parts if draw.scheme == "disjoint" else 1) > there:
+            raise ConfigError(
+                f"draw.examples: got {count} for each of {parts} draws, but {self.data.name} has {there} examples"
+            )
+        return count
+
+    @property
+    def parts(self) -> int:
+        """How many different draws there are."""
+        config = self.arm.config
+        return config.draws if config.draws is not None else max(block_ids(config.seeds)) + 1
+
+    def check_net(self) -> None:
+        """Build the net once.
 
         Raises:
-            ConfigError: a net that cannot be built on these data, or an argument that a class does not take.
+            ConfigError: it cannot be built on these data, or does not take an argument.
+        """
+        arch = self.arm.config.arch
+        try:
+            check_arguments(arch, "arch")
+            self.spec.build(self.data.example_shape, self.data.classes)
+        except (ShapeError, TargetError, ValueError, TypeError) as error:
+            name, shape = str(arch[TARGET]).rpartition(".")[2], "x".join(map(str, self.data.example_shape))
+            raise ConfigError(f"arch={name} on {self.data.name} ({shape}): {first_line(error)}") from None
+
+    def check(self) -> None:
+        """Build all but the net: initializers, optimizer, schedule, augmentations, the split and its preprocessing.
+
+        Raises:
+            ConfigError: an argument that a class does not take, or a value that it refuses.
         """
         config = self.arm.config
         try:
-            for key, spec in (
-                ("optimizer", config.optimizer),
-                ("learning_rate.schedule", config.learning_rate.schedule),
-            ):
-                if spec:
-                    check_arguments(spec, key)
+            check_arguments(config.optimizer, "optimizer")
+            optimizer(config.optimizer, config.runtime.precision)
+            if config.learning_rate.schedule:
+                check_arguments(config.learning_rate.schedule, "learning_rate.schedule")
             for role in ("default", "conv", "dense", "output", "bias"):
                 if spec := getattr(config.initializer, role):
                     check_arguments(spec, f"initializer.{role}")
                     build(spec)
-            for layer in config.augment.layers:
-                check_arguments(layer, "augment.layers")
-            self.spec.build(self.data.example_shape, self.data.classes)
+            self._check_augmentation()
             self.recipe  # noqa: B018 (made here, so that its errors come before any training)
             self.draw(Block.of(0))
-        except ShapeError as error:
-            raise ConfigError(
-                f"arch={_short(config.arch)} on {self.data.name} {self.data.example_shape}: {error}"
-            ) from None
         except (TargetError, ValueError, TypeError) as error:
-            raise ConfigError(f"{self.arm.name}: {error}") from None
+            raise ConfigError(f"{self.arm.name}: {first_line(error)}") from None
+
+    def _check_augmentation(self) -> None:
+        example = np.zeros((1, *self.data.example_shape), np.float32)
+        for position, spec in enumerate(self.arm.config.augment.layers):
+            if not isinstance(spec, Mapping) or TARGET not in spec:
+                raise ConfigError(f"augment.layers: entry {position} is {spec!r}; give _target_ and its arguments")
+            check_arguments(spec, "augment.layers")
+            if (shape := tuple(build(spec)(example, training=True).shape)) != example.shape:
+                raise ConfigError(
+                    f"augment.layers: {spec[TARGET]} makes {shape[1:]} of examples of {example.shape[1:]}; "
+                    "an augmentation keeps their shape"
+                )
 
     @cached_property
     def steps(self) -> int:
@@ -120,6 +160,7 @@ class Prepared:
             learning_rates=learning_rates(rate.value, warmup, schedule, self.steps),
             scheme=self.scheme,
             evaluate=durations.occasions(train.evaluate.at, train.evaluate.every, **unit),
+            evaluate_examples=train.evaluate.examples,
             probe=durations.occasions(train.probe.at, train.probe.every, **unit),
             probe_examples=train.probe.examples,
             checkpoint=durations.occasions(train.checkpoint.at, train.checkpoint.every, **unit),
@@ -127,23 +168,40 @@ class Prepared:
         )
 
     def draw(self, block: Block) -> loop.Draw:
-        """The block's split of the data, and the preprocessing measured on its training part; kept for all runs."""
-        train = self.arm.config.train
+        """The block's split of the data, and the preprocessing measured on its training part."""
+        return self._draws.get(self.data, self.arm.config, block)
+
+
+class Draws:
+    """What blocks see of data sets: made once for all arms that agree on it."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], loop.Draw] = {}
+        self._lock = threading.Lock()
+
+    def get(self, data: Dataset, config: Config, block: Block) -> loop.Draw:
+        """The draw, made when it is not there yet."""
+        share, count = config.train.val_share, config.train.eval_examples or min(2000, len(data.y_test))
+        how = json.dumps(
+            [dataclasses.asdict(config.draw), config.draws, config.seeds, config.preprocess], sort_keys=True
+        )
+        place = (data.digest, block.draw, block.draw_id, share, count, how, config.root_seed)
         with self._lock:
-            if block.draw not in self._draws:
-                count = train.eval_examples or len(self.data.y_test)
-                split = draws.split(self.data.y_train, block.draw, train.val_share, count)
-                affine: Affine = build(
-                    self.arm.config.preprocess,
-                    x=self.data.x_train[split.train],
-                    value_range=self.data.value_range,
+            if place not in self._made:
+                part = block.id if block.draw_id is None else block.draw_id
+                parts = config.draws if config.draws is not None else max(block_ids(config.seeds)) + 1
+                split = draws.draw(
+                    data.y_train,
+                    str(config.draw.scheme),
+                    config.draw.examples,
+                    draws.Part(part, parts, seed(config.root_seed, "draw", "partition")),
+                    block.draw,
+                    share,
+                    count,
                 )
-                self._draws[block.draw] = loop.Draw(self.data, split, affine)
-            return self._draws[block.draw]
-
-
-def _short(spec: Mapping[str, Any]) -> str:
-    return str(spec["_target_"]).rpartition(".")[2]
+                affine: Affine = build(config.preprocess, x=data.x_train[split.train], value_range=data.value_range)
+                self._made[place] = loop.Draw(data, split, affine)
+            return self._made[place]
 
 
 @dataclass(frozen=True)
@@ -155,6 +213,11 @@ class Cell:
     earlier: Earlier | None = None
 
     @property
+    def name(self) -> str:
+        """Arm and block, for people."""
+        return f"{self.prepared.arm.name} {self.block.name}"
+
+    @property
     def run_key(self) -> str:
         """The run's identity."""
         return self.prepared.arm.run_key(self.block, self.prepared.data.digest)
@@ -164,8 +227,7 @@ class Cell:
 class Failure:
     """A run that ended with an error."""
 
-    arm: str
-    block: int
+    run: str
     error: BaseException
 
 
@@ -235,40 +297,47 @@ class Runner:
             try:
                 parent = self._parent(prepared)
                 on_device = self._data(prepared.data, device)
-                if replica is None or (replica.spec.key, replica.data.digest) != (
-                    prepared.spec.key,
-                    prepared.data.digest,
-                ):
-                    replica = Replica(prepared.spec, on_device)
+                replica = self.replica(replica, prepared, on_device)
                 self._train(replica, cell, parent, began)
+            except TrackingError:  # raised again where the tracker is closed
+                self.stop.set()
+                return
             except Exception as error:
                 self._fail(cell, error)
-            self._leave(prepared)
+            with contextlib.suppress(TrackingError):  # as above
+                self._leave(prepared)
+
+    def replica(self, last: Replica | None, prepared: Prepared, on_device: DeviceData) -> Replica:
+        """The slot's last replica, if what is compiled is the same, or a new one."""
+        if last is not None and (last.spec.key, last.data.digest) == (prepared.spec.key, prepared.data.digest):
+            return last
+        return Replica(prepared.spec, on_device)
 
     def _train(self, replica: Replica, cell: Cell, parent: str, began: float) -> None:
         prepared, block = cell.prepared, cell.block
         resume = checkpoint = None
         if cell.earlier is not None and not cell.earlier.finished:
             checkpoint = self.tracker.last_checkpoint(cell.earlier.run_id)
-            resume = cell.earlier.run_id if checkpoint is not None else None
+            resume = self.tracker.client.get_run(cell.earlier.run_id) if checkpoint is not None else None
         tags = {
             "arm": prepared.arm.name,
             "arm_key": prepared.arm.key,
             "run_key": cell.run_key,
             "block": str(block.id),
+            "draw": "all" if block.draw_id is None else str(block.draw_id),
             "data.digest": prepared.data.digest,
             "device": replica.device,
-            "mlflow.runName": f"{prepared.arm.name} seed={block.id}",
+            "mlflow.runName": cell.name,
             **{f"seed.{stream}": str(value) for stream, value in block.seeds.items()},
         }
-        recorder = self.tracker.run(
-            parent, tags, params(prepared.arm), resume, keep=prepared.arm.config.train.checkpoint.keep
+        recorder = RunRecorder(
+            self.tracker, parent, tags, params(prepared.arm), resume, prepared.arm.config.train.checkpoint.keep
         )
         try:
             if checkpoint is not None:
                 recorder.restore_layers(int(checkpoints.unpack(checkpoint)["step"]))
             recorder.artifact("config.yaml", config_yaml(prepared.arm.config))
-            recorder.artifact("provenance.json", as_json(provenance_of(cell, replica.device)))
+            recorder.artifact("provenance.json", json.dumps(provenance_of(cell, replica.device), indent=2).encode())
             outcome = loop.train(
                 replica,
                 prepared.recipe,
@@ -282,7 +351,7 @@ class Runner:
         except BaseException as error:
             recorder.fail(error)
             raise
-        self.display.run_ended(prepared.arm.name, block.id, outcome, time.monotonic() - began)
+        self.display.run_ended(cell.name, outcome, time.monotonic() - began)
 
     def _parent(self, prepared: Prepared) -> str:
         with self._lock:
@@ -300,8 +369,8 @@ class Runner:
 
     def _fail(self, cell: Cell, error: Exception) -> None:
         with self._lock:
-            self.failures.append(Failure(cell.prepared.arm.name, cell.block.id, error))
-        self.display.run_failed(cell.prepared.arm.name, cell.block.id, error)
+            self.failures.append(Failure(cell.name, error))
+        self.display.run_failed(cell.name, error)
         if self.fail_fast:
             self.stop.set()
 
@@ -333,8 +402,8 @@ def flat(node: Any, prefix: str = "") -> dict[str, object]:
 
 
 def config_yaml(config: Config) -> bytes:
-    """The whole resolved config as YAML."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False).encode()
+    """The whole resolved config as YAML, without passwords."""
+    return provenance.without_password(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)).encode()
 
 
 def provenance_of(cell: Cell, device: str) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """A sweep from its command line to its end: the arms that Hydra composes, the plan, the training, table and report."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,13 +13,15 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from harness.config import Arm, Config, ConfigError, block_ids, known_keys, resolve, unknown_key
+from harness.config import FREE, Arm, Config, ConfigError, block_ids, known_keys, resolve, unknown_key
 from harness.streams import Block, blocks
+from harness.targets import TargetError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,6 +52,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
     Raises:
         ConfigError: Hydra or the schema refuses something.
     """
+    overrides = [as_hydra(override) for override in overrides]
     search_path = create_config_search_path(str(config_folder()))
     if config_dir is not None:
         if not Path(config_dir).is_dir():
@@ -61,21 +65,53 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
         if master.hydra.runtime.choices.get("hydra/sweeper") != "basic":
             raise ConfigError("hydra/sweeper: only basic is supported: arms must be known before any of them trains")
         swept = dict(master.hydra.sweeper.params or {})
-        listed = [f"{key}={value}" for key, value in swept.items()] + list(master.hydra.overrides.task)
+        listed = [as_hydra(f"{key}={value}") for key, value in swept.items()] + list(master.hydra.overrides.task)
         (jobs,) = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(listed), None)
         varying = {str(key) for key in swept} | {
             job[i].partition("=")[0].lstrip("+") for job in jobs for i in range(len(job)) if job[i] != jobs[0][i]
         }
-        arms = tuple(arm(loader.load_sweep_config(master, job), job, varying) for job in jobs)
+        arms = tuple(
+            arm(loader.load_sweep_config(master, [*job, *together]), job, varying, name)
+            for name, together in named_arms(OmegaConf.to_container(master.sweep.arms))
+            for job in jobs
+        )
+    except (ConfigError, TargetError):
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explained(error, overrides)) from None
+    except (ValueError, YAMLError) as error:
+        raise ConfigError(" ".join(f"{' '.join(overrides)}: {error}".split())) from None
     finally:
         GlobalHydra.instance().clear()
     return Composition(arms, master.hydra.runtime.choices.get("hydra/launcher", "basic"))
 
 
-def arm(composed: DictConfig, job: Sequence[str], swept: set[str]) -> Arm:
-    """One composed job as an arm, named by the swept overrides: `initializer=he`."""
+def as_hydra(override: str) -> str:
+    """The override as Hydra takes it: an argument that a file does not name needs no `+`, a baseline no quotes."""
+    key, sign, value = override.partition("=")
+    if key == "sweep.baseline" and "=" in value and value[0] not in "'\"":
+        return f"{key}='{value}'"
+    free = "." in key and f"{key}.".startswith(tuple(f"{each}." for each in FREE))
+    return f"++{override}" if sign and free else override
+
+
+def named_arms(arms: object) -> list[tuple[str, list[str]]]:
+    """`sweep.arms` as (name, overrides) pairs; one pair of nothing when there are none.
+
+    Raises:
+        ConfigError: an item that is neither a list of overrides nor {name: such a list}.
+    """
+    pairs: list[tuple[str, list[str]]] = []
+    for item in arms if isinstance(arms, list) else []:
+        name, overrides = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (None, item)
+        if not isinstance(overrides, list) or not all(isinstance(each, str) and "=" in each for each in overrides):
+            raise ConfigError(f"sweep.arms: got {item!r}; allowed: a list of overrides, or {{name: [overrides]}}")
+        pairs.append((str(name or ",".join(overrides)), overrides))
+    return pairs or [("", [])]
+
+
+def arm(composed: DictConfig, job: Sequence[str], swept: set[str], first: str = "") -> Arm:
+    """One composed job as an arm, named by `first` and the swept overrides: `initializer=he`."""
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     assert isinstance(choices, dict)
     groups = {
@@ -83,7 +119,8 @@ def arm(composed: DictConfig, job: Sequence[str], swept: set[str]) -> Arm:
         for group, choice in choices.items()
         if choice and not str(group).startswith(("hydra/", "sweep", "debug", "tracking", "runtime"))
     }
-    names = [override.lstrip("+") for override in job if override.partition("=")[0].lstrip("+") in swept]
+    names = [first] if first else []
+    names += [override.lstrip("+") for override in job if override.partition("=")[0].lstrip("+") in swept]
     config = resolve(composed)
     config.sweep.swept = sorted(swept)
     return Arm(",".join(names) or "default", config, groups)
@@ -93,7 +130,9 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     """Hydra's message in one line; for a key that does not exist, the nearest ones."""
     cause = error.__cause__
     text = " ".join(f"{error} {cause if cause is not None else ''}".split())
-    if isinstance(error, ConfigCompositionException) and ("Could not override" in text or "not in struct" in text):
+    for aside in (" full_key:", " Config search path:", " See https://hydra.cc/docs/1.2/"):
+        text = text.partition(aside)[0]
+    if "defaults list" not in text and ("Could not override" in text or "not in struct" in text):
         known = set(known_keys())
         for override in overrides:
             key = override.partition("=")[0].lstrip("+~")
@@ -118,7 +157,7 @@ class Plan:
         """Check the arms against each other."""
         first = self.arms[0].config
         for each in self.arms:
-            for key in ("seeds", "root_seed", "sweep", "tracking", "reports"):
+            for key in ("seeds", "draws", "root_seed", "sweep", "tracking", "reports"):
                 if getattr(each.config, key) != getattr(first, key):
                     raise ConfigError(
                         f"{key}: differs between arms; all arms of a sweep run on the same blocks and store"
@@ -132,9 +171,10 @@ class Plan:
         baseline, names = first.sweep.baseline, [each.name for each in self.arms]
         if baseline is not None and baseline not in names:
             raise ConfigError(
-                f"sweep.baseline: got {baseline!r}, no arm of the sweep; arms: {', '.join(names)}; or sweep.baseline=null"
+                f"sweep.baseline: got {baseline!r}, no arm of the sweep; "
+                f"allowed: {', '.join(names)}, or sweep.baseline=null"
             )
-        object.__setattr__(self, "blocks", blocks(block_ids(first.seeds), first.root_seed))
+        object.__setattr__(self, "blocks", blocks(block_ids(first.seeds), first.root_seed, first.draws))
 
     @property
     def config(self) -> Config:
@@ -156,13 +196,15 @@ def run(composition: Composition, relaunch: Sequence[str] | None = None) -> int:
         ConfigError, DataError, StoreError, DeviceError, TrackingError: before or while training, in one line.
     """
     plan = Plan(composition.arms)
-    if plan.config.dry_run:
-        _print_plan(plan, prepare(plan.arms))
-        return 0
     slots = open_slots(plan.config)
     ready = prepare(plan.arms)
+    for prepared in {(each.spec.key, each.data.digest): each for each in reversed(ready)}.values():
+        prepared.check_net()
     for prepared in ready:
         prepared.check()
+    if plan.config.dry_run:
+        _print_plan(plan, ready)
+        return 0
     from harness.report import write
     from harness.tracking import sweeps
     from harness.tracking.frames import Results
@@ -174,7 +216,10 @@ def run(composition: Composition, relaunch: Sequence[str] | None = None) -> int:
         plan.config.sweep.question,
         plan.config.sweep.baseline,
         {each.name: each.key for each in plan.arms},
-        [block.id for block in plan.blocks],
+        [block.name for block in plan.blocks],
+        plan.config.sweep.family,
+        plan.config.sweep.margin,
+        plan.config.sweep.correction,
     )
     sweeps.declare(client, experiment, declaration, git())
     failures: list[Failure] = []
@@ -190,7 +235,7 @@ def run(composition: Composition, relaunch: Sequence[str] | None = None) -> int:
     _print_table(plan, results)
     for failure in failures:
         print(
-            f"FAILED {failure.arm} seed {failure.block}: {type(failure.error).__name__}: {failure.error}",
+            f"FAILED {failure.run}: {type(failure.error).__name__}: {failure.error}",
             file=sys.stderr,
         )
     missing = len(plan.arms) * len(plan.blocks) - _ended(results)
@@ -228,16 +273,16 @@ def prepare(arms: Sequence[Arm]) -> list["Prepared"]:
     from harness.quiet import import_tensorflow
 
     import_tensorflow()
-    from harness.runner import Prepared
+    from harness.runner import Draws, Prepared
     from harness.targets import build
 
     loaded: dict[str, Any] = {}
-    ready = []
+    ready, draws = [], Draws()
     for each in arms:
         place = str(sorted(each.config.data.items()))
         if place not in loaded:
             loaded[place] = build(each.config.data)
-        ready.append(Prepared(each, loaded[place]))
+        ready.append(Prepared(each, loaded[place], draws))
     return ready
 
 
@@ -281,7 +326,9 @@ def train(plan: Plan, ready: Sequence["Prepared"], slots: Sequence[str]) -> list
         keys = [prepared.arm.run_key(block, prepared.data.digest) for block in plan.blocks]
         results = Results(client, config.sweep.name, [prepared.arm.key], keys)
         complete = _ended(results) == len(plan.blocks)
-        arms.close(client, parent, results, prepared.data, "FINISHED" if complete else "KILLED")
+        arms.close(
+            client, parent, results, prepared.data, "FINISHED" if complete else "KILLED", config.tracking.run_figures
+        )
 
     total = sum(cell.prepared.steps for cell in waiting)
     if len(waiting) < len(plan.arms) * len(plan.blocks):
@@ -302,10 +349,8 @@ def launch(arguments: Sequence[str]) -> None:
     from harness.__main__ import job
 
     sys.argv = [sys.argv[0], *arguments]
-    try:
+    with contextlib.suppress(SystemExit):  # which arms are missing is read from the store
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)()
-    except SystemExit:
-        pass  # which arms are missing is read from the store
 
 
 def _ended(results: "Results") -> int:
@@ -326,9 +371,12 @@ def _print_table(plan: Plan, results: "Results") -> None:
 def _browse(uri: str | None, folder: Path, experiment: str) -> str:
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning"
     if uri is not None:
+        from harness.tracking.provenance import without_password
+
+        uri = without_password(uri)
         return f"{uri.rstrip('/')}/{page}" if uri.startswith("http") else f"mlflow server --backend-store-uri {uri}"
     database = os.path.relpath(folder / "mlflow.db")
-    return f"make ui, or: mlflow server --workers 1 --backend-store-uri sqlite:///{database}, then http://127.0.0.1:5000/{page}"
+    return f"mlflow server --workers 1 --backend-store-uri sqlite:///{database}   http://127.0.0.1:5000/{page}"
 
 
 def _print_plan(plan: Plan, ready: Sequence["Prepared"]) -> None:
@@ -361,6 +409,5 @@ def _print_plan(plan: Plan, ready: Sequence["Prepared"]) -> None:
         numbers = (prepared.steps, done, broken, len(mine) - done - broken)
         table.add_row(marked, prepared.arm.key, *map(str, numbers))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(
-        f"{to_run} of {len(ready) * len(plan.blocks)} runs would train, on seeds {', '.join(str(b.id) for b in plan.blocks)}."
-    )
+    names = ", ".join(block.name for block in plan.blocks)
+    print(f"{to_run} of {len(ready) * len(plan.blocks)} runs would train, on {names}.")

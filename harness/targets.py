@@ -61,12 +61,12 @@ def build(spec: Any, **more: Any) -> Any:
     if isinstance(spec, Mapping) and TARGET in spec:
         target = locate(spec[TARGET])
         arguments = {name: build(value) for name, value in spec.items() if name != TARGET}
-        if more:
-            names = inspect.signature(target).parameters
-            arguments |= {name: value for name, value in more.items() if name in names}
+        names = inspect.signature(target).parameters if more else {}
         try:
-            return target(**arguments)
+            return target(**{**arguments, **{name: value for name, value in more.items() if name in names}})
         except (TypeError, ValueError) as error:
+            if type(error).__module__.startswith("harness."):
+                raise  # its message says all
             raise TargetError(f"{spec[TARGET]}({arguments}): {first_line(error)}") from error
     if isinstance(spec, Mapping):
         return {name: build(value) for name, value in spec.items()}

@@ -1,11 +1,14 @@
-"""A report as one HTML page that works offline, and as Markdown."""
+"""A report as one HTML page that works offline, and as Markdown with its figures and tables beside it."""
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader
+
+from harness.analysis.claims import Claim
+from harness.analysis.figure import NARROW
 
 _TEMPLATES = Environment(
     loader=PackageLoader("harness.analysis", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -13,38 +16,133 @@ _TEMPLATES = Environment(
 
 
 @dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind = "text"
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A list of sentences."""
+
+    lines: Sequence[str]
+    kind = "lines"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What is not there, and the command that would provide it."""
+
+    text: str
+    command: str = ""
+    kind = "missing"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the row of `marked` (its first cell) stands out. Long ones are folded."""
+
+    frame: pd.DataFrame
+    caption: str = ""
+    marked: str | None = None
+    folded: bool = False
+    kind = "table"
+
+    @property
+    def columns(self) -> list[str]:
+        """Headings."""
+        return [str(column) for column in self.frame]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Cells as text."""
+        return [[str(cell) for cell in row] for row in self.frame.to_numpy(object).tolist()]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as an SVG element; `name` is its file's."""
+
+    name: str
+    svg: str
+    caption: str
+    kind = "drawing"
+
+    @property
+    def wide(self) -> bool:
+        """Whether a phone has to scroll it to be able to read it."""
+        return float(self.svg.split('width="', 1)[1].split("pt", 1)[0]) > 72 * NARROW
+
+
+Block = Text | Lines | Missing | Table | Drawing
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+    @property
+    def anchor(self) -> str:
+        """What links to it say."""
+        return "".join(c if c.isalnum() else "-" for c in self.title.lower())
+
+
+@dataclass(frozen=True)
 class Page:
-    """What a report shows, in this order: title, question, notes, table, figures (title -> SVG element)."""
+    """A report: title, question, claims (or why there are none), then sections in order."""
 
     title: str
     question: str
-    table: pd.DataFrame
-    figures: Mapping[str, str]
-    notes: Sequence[str]
+    claims: Sequence[Claim]
+    remarks: Sequence[str] = ()
+    sections: Sequence[Section] = field(default_factory=list)
 
     def html(self) -> str:
         """One file: figures inline, no request to anywhere; every text is escaped."""
-        return _TEMPLATES.get_template("page.html").render(
-            page=self, columns=list(self.table.columns), rows=self.table.to_numpy().tolist()
-        )
+        return _TEMPLATES.get_template("page.html").render(page=self)
 
     def markdown(self) -> str:
         """The same with the figures as files beside it."""
-        columns = [str(column) for column in self.table.columns]
-        lines = [f"# {self.title}", "", html.escape(self.question), ""]
+        lines = [f"# {_plain(self.title)}", "", _plain(self.question), ""]
         lines += [
-            " | ".join(["", *columns, ""]).strip(),
-            "|" + "|".join(["---"] + ["--:"] * (len(columns) - 1)) + "|",
+            f"- **{_plain(c.arm)}** against {_plain(c.reference)}: **{c.verdict}**. {_plain(c.detail)}"
+            for c in self.claims
         ]
-        for row in self.table.to_numpy().tolist():
-            cells = [html.escape(str(cell)).replace("|", "\\|") for cell in row]
-            lines.append(" | ".join(["", *cells, ""]).strip())
-        lines += ["", *[f"- {html.escape(note)}" for note in self.notes]]
-        for title in self.figures:
-            lines += ["", f"## {title}", "", f"![{title}](figures/{figure_file(title)})"]
+        lines += [f"- {_plain(remark)}" for remark in self.remarks]
+        for section in self.sections:
+            lines += ["", f"## {_plain(section.title)}"]
+            for block in section.blocks:
+                lines += ["", *_markdown(block)]
         return "\n".join(lines) + "\n"
 
+    @property
+    def drawings(self) -> list[Drawing]:
+        """All figures, in order."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Drawing)]
 
-def figure_file(title: str) -> str:
-    """The file name of a figure."""
-    return f"{title.lower().replace(' ', '_')}.svg"
+
+def _markdown(block: Block) -> list[str]:
+    if isinstance(block, Text):
+        return [_plain(block.text)]
+    if isinstance(block, Lines):
+        return [f"- {_plain(line)}" for line in block.lines]
+    if isinstance(block, Missing):
+        return [_plain(block.text) + (f" `{block.command}`" if block.command else "")]
+    if isinstance(block, Drawing):
+        return [f"![{_plain(block.caption)}](figures/{block.name}.svg)", "", _plain(block.caption)]
+    rows = [_row(block.columns), "|" + "|".join(["---"] + ["--:"] * (len(block.columns) - 1)) + "|"]
+    rows += [_row(row) for row in block.rows]
+    return [*([_plain(block.caption), ""] if block.caption else []), *rows]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    return html.escape(text, quote=False)

@@ -53,6 +53,80 @@ def split(labels: npt.NDArray[Any], seed: int, val_share: float, eval_examples: 
     return Split(train=train, val=val, train_eval=train[chosen])
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which of several disjoint parts: number `index` of `count`, of the partition that `seed` makes."""
+
+    index: int
+    count: int
+    seed: int
+
+
+def draw(
+    labels: npt.NDArray[Any],
+    scheme: str,
+    examples: int | None,
+    part: Part,
+    seed: int,
+    val_share: float,
+    eval_examples: int,
+) -> Split:
+    """Choose the training examples of a block, and split them.
+
+    Args:
+        labels: (N,) integers.
+        scheme: all; disjoint: one part of a partition stratified by class (draws are independent given the data);
+            subsample: without replacement (draws overlap); bootstrap: N training examples with replacement.
+        examples: of a part or subsample; None: N / number of parts. `all` and `bootstrap` do not look at it.
+        part: the part of a disjoint partition; its count is also what `examples=None` divides by.
+        seed: of the block's draw stream.
+        val_share: of the chosen examples, held out for validation; never resampled.
+        eval_examples: as in `split`.
+
+    Raises:
+        ValueError: more examples asked for than there are, an unknown scheme, or what `split` refuses.
+    """
+    if scheme in ("all", "bootstrap"):
+        found = split(labels, seed, val_share, eval_examples)
+        if scheme == "all":
+            return found
+        rng = np.random.default_rng([seed, 1])
+        train = np.sort(rng.choice(found.train, len(found.train), replace=True)).astype(np.int32)
+        return Split(train=train, val=found.val, train_eval=train[_evenly(len(train), eval_examples)])
+    count = examples if examples is not None else len(labels) // part.count
+    if scheme == "disjoint":
+        if count * part.count > len(labels):
+            raise ValueError(
+                f"{part.count} disjoint draws of {count} need more than the {len(labels)} examples there are"
+            )
+        first = part.index * (len(labels) // part.count)
+        chosen = _stratified_order(labels, part.seed)[first : first + count]
+    elif scheme == "subsample":
+        chosen = stratified(labels, count, np.random.default_rng([seed, 1]))
+    else:
+        raise ValueError(f"scheme must be all, disjoint, subsample or bootstrap, got {scheme!r}")
+    chosen = np.sort(chosen)
+    found = split(labels[chosen], seed, val_share, eval_examples)
+    return Split(train=chosen[found.train], val=chosen[found.val], train_eval=chosen[found.train_eval])
+
+
+def _stratified_order(labels: npt.NDArray[Any], seed: int) -> Indices:
+    """All indices in an order of which every long enough stretch holds the classes in proportion.
+
+    Each class is shuffled, and its members are spread evenly over [0, 1).
+    """
+    rng = np.random.default_rng(seed)
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(place, kind="stable").astype(np.int32)
+
+
+def _evenly(size: int, count: int) -> npt.NDArray[np.int64]:
+    return np.linspace(0, size - 1, min(size, count)).astype(np.int64)
+
+
 def order(seed: int, train: Indices, batch_size: int, steps: int, start: int = 0) -> Indices:
     """The batches of steps `start` to `start + steps - 1` of an endless stream, int32 (steps, batch_size).
 

@@ -1,6 +1,6 @@
 """Builders of nets: `(input_shape, classes, *, …) -> keras.Model` from preprocessed examples to logits.
 
-Every layer with weights is linear and named; its activation is a layer of its own, named `<layer>_<activation>`, so that
+Every layer with weights is linear and named; its activation is a layer of its own, `<layer>_<activation>`, so that
 probes see pre-activations and activations alike. The output layer is called `logits`. Keras is imported when a net
 is built, so that a config can be checked against a builder's signature without TensorFlow.
 """

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,14 @@ from mlflow.tracking import MlflowClient
 from harness.analysis import plots
 from harness.analysis.stats import mean_ci
 from harness.data.datasets import Dataset
+from harness.tracking import artifacts
 from harness.tracking.frames import Results
-from harness.tracking.tracker import MOST_METRICS, upload
+from harness.tracking.tracker import MOST_METRICS
 
 
-def close(client: MlflowClient, run_id: str, results: Results, data: Dataset, status: str) -> None:
+def close(
+    client: MlflowClient, run_id: str, results: Results, data: Dataset, status: str, run_figures: bool = False
+) -> None:
     """Log mean and 95 % t interval over the finished runs of each curve, draw the figures, and end the parent run.
 
     Args:
@@ -24,6 +28,7 @@ def close(client: MlflowClient, run_id: str, results: Results, data: Dataset, st
         results: the arm's runs alone.
         data: what the arm was trained on.
         status: FINISHED, or KILLED when runs are missing.
+        run_figures: draw the figures of each single run too.
     """
     runs = results.runs
     finished = runs[runs["outcome"] == "finished"] if len(runs) else runs
@@ -38,13 +43,21 @@ def close(client: MlflowClient, run_id: str, results: Results, data: Dataset, st
         client.log_batch(run_id, metrics[first : first + MOST_METRICS], synchronous=True)
     for outcome in ("finished", "diverged"):
         client.set_tag(run_id, f"runs.{outcome}", str(int((runs["outcome"] == outcome).sum()) if len(runs) else 0))
-    upload(client, run_id, figures(results, data))
+    artifacts.write(client, client.get_run(run_id), figures(results, data))
+    if run_figures and len(runs):
+        for single in runs["run_key"]:
+            alone = Results(client, results.sweep, runs["arm_key"].unique().tolist(), [single])
+            artifacts.write(client, client.get_run(alone.runs["run_id"].iloc[0]), figures(alone, data))
     client.set_terminated(run_id, status)
 
 
-def _points(curves: pd.DataFrame, finished: pd.DataFrame) -> list[tuple[tuple[str, int], pd.Series]]:
+def _points(curves: pd.DataFrame, finished: pd.DataFrame) -> list[tuple[tuple[Any, Any], pd.Series]]:
     kept = curves[curves["run_id"].isin(finished.get("run_id", []))]
-    return [((str(key[0]), int(key[1])), part) for key, part in kept.groupby(["metric", "step"])["value"]]
+    return [
+        ((metric, step), part["value"])
+        for metric, points in kept.groupby("metric")
+        for step, part in points.groupby("step")
+    ]
 
 
 def _aggregates(values: pd.Series) -> dict[str, float]:

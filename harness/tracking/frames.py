@@ -1,8 +1,8 @@
 """MLflow -> tidy pandas: one row a run, a metric point, a layer's moment, a histogram bin."""
 
 import io
-import tempfile
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from harness.bins import EDGES
+from harness.tracking import artifacts
 from harness.tracking.store import StoreError, open_store
 from harness.tracking.sweeps import Declaration, declared
 
 MOST_POINTS = 25_000  # of one metric of one run
+TAGS = ("data.digest", "weights.initial", "git.sha", "git.dirty", "device", "host", "command")
 
 
 def is_curve(metric: str) -> bool:
@@ -87,11 +90,19 @@ class Results:
         return list(best.values())
 
     @cached_property
-    def runs(self) -> pd.DataFrame:
-        """One row a run: run_id, arm, arm_key, block, status, outcome, outcome.step, seconds, config, final metrics.
+    def _by_id(self) -> dict[str, Run]:
+        return {run.info.run_id: run for run in self._found}
 
-        Config columns are strings, as MLflow keeps them. Metrics of runs that did not finish are missing, so that no
-        mean is taken over them by accident.
+    def _name(self, run: Run) -> str:
+        return str(run.data.tags["arm"])
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row a run: run_id, arm, arm_key, draw, block, status, outcome, outcome.step, seconds, config, final metrics.
+
+        Also where it comes from: data.digest, weights.initial, git.sha, git.dirty, device, host, command, and
+        `seed.<stream>`, the seed of each random stream as text. Config columns are strings, as MLflow keeps them.
+        Metrics of runs that did not finish are missing, so that no mean is taken over them by accident.
         """
         rows = []
         for run in self._found:
@@ -100,30 +111,32 @@ class Results:
             rows.append(
                 {
                     "run_id": info.run_id,
-                    "arm": tags["arm"],
+                    "arm": self._name(run),
                     "arm_key": tags["arm_key"],
                     "run_key": tags["run_key"],
+                    "draw": tags.get("draw", "all"),
                     "block": int(tags["block"]),
                     "status": info.status,
                     "outcome": tags.get("outcome", "none"),
                     "outcome.step": int(tags.get("outcome.step", -1)),
                     "outcome.reason": tags.get("outcome.reason", ""),
-                    "data.digest": tags.get("data.digest", ""),
                     "seconds": ((info.end_time or info.start_time) - info.start_time) / 1000,
-                    **run.data.params,
+                    **{name: tags.get(name, "") for name in TAGS},
+                    **{name: value for name, value in tags.items() if name.startswith("seed.")},
                     **{k: v if finished else np.nan for k, v in run.data.metrics.items() if is_curve(k)},
+                    **run.data.params,  # after the metrics: `learning_rate` is the config's, its course is in `curves`
                 }
             )
         frame = pd.DataFrame(rows)
-        return frame.sort_values(["arm", "block"], ignore_index=True) if rows else frame
+        return frame.sort_values(["arm", "draw", "block"], ignore_index=True) if rows else frame
 
     @cached_property
     def _labels(self) -> pd.DataFrame:
-        return self.runs[["run_id", "arm", "block"]]
+        return self.runs[["run_id", "arm", "draw", "block"]]
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """Every point of every curve: run_id, arm, block, step, metric, value; diverged runs up to their end."""
+        """Every point of every curve: run_id, arm, draw, block, step, metric, value; diverged runs up to their end."""
         metrics = sorted({name for run in self._found for name in run.data.metrics if is_curve(name)})
         frame = pd.DataFrame(
             [
@@ -136,7 +149,7 @@ class Results:
         )
         # A resumed run logs again what it had logged after its checkpoint: the same numbers.
         frame = frame.drop_duplicates(["run_id", "metric", "step"], keep="last")
-        return frame.merge(self._labels, on="run_id")[["run_id", "arm", "block", "step", "metric", "value"]]
+        return frame.merge(self._labels, on="run_id")[["run_id", "arm", "draw", "block", "step", "metric", "value"]]
 
     def _histories(self, metric: str) -> Mapping[str, list[Any]]:
         ids = [run.info.run_id for run in self._found if metric in run.data.metrics]
@@ -152,71 +165,82 @@ class Results:
 
     def artifact(self, run_id: str, name: str) -> bytes | None:
         """The content of a run's artifact, or None where there is none."""
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
-            except (MlflowException, OSError):
-                return None
+        return artifacts.read(self.client, self._by_id[run_id], name)
 
-    def arrays(self, name: str) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Run id -> the arrays of its npz artifact, for the runs that have it."""
-        found = {}
-        for run_id in self.runs["run_id"]:
+    def arrays(
+        self, name: str, keys: Container[str] | None = None, arm: str | None = None
+    ) -> Iterator[tuple[str, dict[str, npt.NDArray[Any]]]]:
+        """Run id and arrays of the runs' npz artifact, run by run, where there is one.
+
+        Args:
+            name: of the artifact.
+            keys: which of its arrays; None: all.
+            arm: whose runs; None: all.
+        """
+        runs = self.runs if arm is None or not len(self.runs) else self.runs[self.runs["arm"] == arm]
+        for run_id in runs.get("run_id", ()):
             if (content := self.artifact(run_id, name)) is not None:
                 with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                    found[run_id] = {key: file[key] for key in file.files}
+                    yield run_id, {key: file[key] for key in file.files if keys is None or key in keys}
+
+    def nets(self) -> dict[str, bytes]:
+        """Arm -> `config.json` of its net, from a finished run of the arm, or of one that has the same net."""
+        found: dict[str, bytes] = {}
+        if not len(self.runs):
+            return found
+        columns = [name for name in map(str, self.runs) if name == "arch" or name.startswith("arch.")]
+        same_net = self.runs[[*columns, "data.digest"]].astype(str).agg("|".join, axis=1)
+        for _, group in self.runs.groupby(same_net):
+            content = None
+            for run_id in group.loc[group["outcome"] == "finished", "run_id"]:
+                if (model := self.artifact(run_id, "model.keras")) is not None:
+                    with zipfile.ZipFile(io.BytesIO(model)) as file:
+                        content = file.read("config.json")
+                    break
+            if content is not None:
+                found |= dict.fromkeys(group["arm"], content)
         return found
 
     @cached_property
-    def _histograms(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        return self.arrays("histograms.npz")
-
-    @cached_property
     def predictions(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Run id -> test_logits (n_test, classes), train_logits (n, classes), train_indices (n,) of finished runs."""
-        return self.arrays("predictions.npz")
+        """Run id -> test_logits (n_test, classes), test_labels (n_test,), of finished runs."""
+        return dict(self.arrays("predictions.npz", ("test_logits", "test_labels")))
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        """Exact moments: run_id, arm, block, step, layer, array, moment, value."""
+        """Exact moments: run_id, arm, draw, block, step, layer, array, moment, value."""
+        return self.moments()
+
+    def moments(self, steps: Container[int] | None = None) -> pd.DataFrame:
+        """The moments at some steps (None: at all), as in `layers`."""
         parts = []
-        for run_id, data in self._histograms.items():
-            index = pd.MultiIndex.from_product(
-                [data["steps"], data["arrays"], data["moments"]], names=["step", "name", "moment"]
-            )
-            part = pd.Series(data["values"].ravel(), index, name="value").dropna().reset_index()
-            parts.append(part.assign(run_id=run_id))
-        columns = ["run_id", "arm", "block", "step", "layer", "array", "moment", "value"]
-        if not parts:
-            return pd.DataFrame(columns=columns)
-        frame = pd.concat(parts, ignore_index=True)
-        frame[["layer", "array"]] = frame["name"].str.rsplit("/", n=1, expand=True)
-        return frame.merge(self._labels, on="run_id")[columns]
+        for run_id, data in self.arrays("histograms.npz", ("steps", "arrays", "moments", "values")):
+            kept = [t for t, step in enumerate(data["steps"].tolist()) if steps is None or step in steps]
+            t, a, m = np.nonzero(~np.isnan(data["values"][kept]))
+            columns = {"step": data["steps"][kept][t], "name": data["arrays"][a], "moment": data["moments"][m]}
+            parts.append(pd.DataFrame({"run_id": run_id, **columns, "value": data["values"][kept][t, a, m]}))
+        return self._tidy(parts, ("moment", "value"))
 
     @cached_property
     def histograms(self) -> pd.DataFrame:
-        """Non-empty bins: run_id, arm, block, step, layer, array, low, high, count; edges are the same everywhere."""
+        """Non-empty bins: run_id, arm, draw, block, step, layer, array, low, high, count; edges are the same everywhere."""
         parts = []
-        for run_id, data in self._histograms.items():
+        for run_id, data in self.arrays("histograms.npz"):
             t, a, b = np.nonzero(data["counts"] > 0)
             bounds = np.concatenate([[-np.inf], data["edges"], [np.inf]])
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "run_id": run_id,
-                        "step": data["steps"][t],
-                        "name": data["arrays"][a],
-                        "low": bounds[b],
-                        "high": bounds[b + 1],
-                        "count": data["counts"][t, a, b],
-                    }
-                )
-            )
-        columns = ["run_id", "arm", "block", "step", "layer", "array", "low", "high", "count"]
+            columns = {"step": data["steps"][t], "name": data["arrays"][a], "low": bounds[b], "high": bounds[b + 1]}
+            parts.append(pd.DataFrame({"run_id": run_id, **columns, "count": data["counts"][t, a, b]}))
+        return self._tidy(parts, ("low", "high", "count"))
+
+    def _tidy(self, parts: list[pd.DataFrame], values: Sequence[str]) -> pd.DataFrame:
+        """Frames with run_id, step, name and these values as one, with the runs' columns and the name in its parts."""
+        columns = ["run_id", "arm", "draw", "block", "step", "layer", "array", *values]
         if not parts:
             return pd.DataFrame(columns=columns)
         frame = pd.concat(parts, ignore_index=True)
-        frame[["layer", "array"]] = frame["name"].str.rsplit("/", n=1, expand=True)
+        names = {name: name.rpartition("/") for name in frame["name"].unique()}
+        frame["layer"] = frame["name"].map({name: layer for name, (layer, _, _) in names.items()})
+        frame["array"] = frame["name"].map({name: array for name, (_, _, array) in names.items()})
         return frame.merge(self._labels, on="run_id")[columns]
 
     def mean_histograms(self, arm: str) -> tuple[npt.NDArray[Any], list[str], npt.NDArray[Any]]:
@@ -225,26 +249,90 @@ class Results:
         Returns:
             steps (T,), names (A) of `<layer>/<array>`, shares (T, A, 245); NaN where no run has counts.
         """
-        ids = self.runs.loc[self.runs["arm"] == arm, "run_id"]
-        found = [self._histograms[run_id] for run_id in ids if run_id in self._histograms]
-        if not found:
-            return np.zeros(0), [], np.zeros((0, 0, 0))
-        longest = max(found, key=lambda data: len(data["steps"]))
-        names = longest["arrays"].tolist()
-        total = np.zeros(longest["counts"].shape)
-        number = np.zeros(longest["counts"].shape[:2])
-        for data in found:
+        steps, columns = np.zeros(0), dict[str, int]()
+        total, number = np.zeros((0, 0, len(EDGES) + 1)), np.zeros((0, 0))
+        for _, data in self.arrays("histograms.npz", ("steps", "arrays", "counts"), arm):
             counts = data["counts"].astype(float)
             there = counts[..., 0] >= 0
-            steps = len(data["steps"])
             share = np.where(there[..., None], counts, 0) / np.maximum(counts.sum(-1, keepdims=True), 1)
-            total[:steps] += share
-            number[:steps] += there
-        return (
-            longest["steps"],
-            names,
-            np.where(number[..., None] > 0, total / np.maximum(number, 1)[..., None], np.nan),
-        )
+            # Runs that diverged have the others' first steps, and may lack arrays.
+            steps = data["steps"] if len(data["steps"]) > len(steps) else steps
+            places = [columns.setdefault(name, len(columns)) for name in data["arrays"].tolist()]
+            more = ((0, len(steps) - len(total)), (0, len(columns) - total.shape[1]))
+            total, number = np.pad(total, (*more, (0, 0))), np.pad(number, more)
+            total[: len(share), places] += share
+            number[: len(share), places] += there
+        with np.errstate(invalid="ignore"):
+            return steps, list(columns), np.where(number[..., None] > 0, total / number[..., None], np.nan)
+
+
+class Combined(Results):
+    """Runs of several sweeps, as if of one.
+
+    Arms with one arm key are one arm, whatever their sweeps call it; different arms of one name get the sweep's name
+    in front.
+
+    Args:
+        parts: the results to take together.
+        sweep: what to call them.
+
+    Raises:
+        StoreError: there is no run.
+    """
+
+    def __init__(self, parts: Sequence[Results], sweep: str) -> None:
+        self.client, self.sweep, self.experiment_id = parts[0].client, sweep, parts[0].experiment_id
+        found: dict[str, Run] = {}
+        for part in parts:
+            for run in part._found:
+                key = run.data.tags["run_key"]
+                if key not in found or found[key].info.status != "FINISHED":
+                    found[key] = run
+        if not found:
+            raise StoreError("there is no run to compare")
+        self._found = list(found.values())
+        self._names: dict[str, str] = {}
+        firsts: dict[str, str] = {}
+        for run in self._found:
+            tags = run.data.tags
+            if tags["arm_key"] not in self._names:
+                taken = firsts.setdefault(tags["arm"], tags["arm_key"]) != tags["arm_key"]
+                self._names[tags["arm_key"]] = f"{tags['sweep']}: {tags['arm']}" if taken else tags["arm"]
+        baselines = [part.declaration.baseline for part in parts if part.declaration and part.declaration.baseline]
+        arms = {name: key for key, name in self._names.items()}
+        questions = [part.declaration.question for part in parts if part.declaration]
+        baseline = next((name for name in baselines if name in arms), None)
+        self._declaration = Declaration(sweep, next(iter(questions), ""), baseline, arms)
+
+    def _name(self, run: Run) -> str:
+        return self._names[run.data.tags["arm_key"]]
+
+    @property
+    def declaration(self) -> Declaration:
+        """The first sweep's baseline and question, the arms of all."""
+        return self._declaration
+
+
+def of_runs(client: MlflowClient, run_ids: Sequence[str]) -> Results:
+    """These runs, of one sweep or of several.
+
+    Raises:
+        StoreError: an id that is no run of the harness.
+    """
+    by_experiment: dict[str, list[str]] = {}
+    for run_id in run_ids:
+        try:
+            run = client.get_run(run_id)
+        except MlflowException:
+            raise StoreError(f"run {run_id!r}: not in this store") from None
+        if run.data.tags.get("kind") != "run":
+            raise StoreError(f"run {run_id!r}: not one training of the harness; give the ids of runs below an arm")
+        by_experiment.setdefault(run.info.experiment_id, []).append(run.data.tags["run_key"])
+    parts = [
+        Results(client, client.get_experiment(experiment).name, run_keys=keys)
+        for experiment, keys in by_experiment.items()
+    ]
+    return Combined(parts, "runs_" + "_".join(run_id[:6] for run_id in run_ids[:4]))
 
 
 def load(sweep: str, uri: str | None = None, folder: str | Path = "mlruns", everything: bool = False) -> Results:

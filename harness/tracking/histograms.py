@@ -33,7 +33,7 @@ def pack(layers: Mapping[int, Statistics]) -> bytes:
             if "counts" in numbers:
                 counts[t, a] = numbers["counts"]
     buffer = io.BytesIO()
-    np.savez_compressed(
+    np.savez(
         buffer,
         allow_pickle=False,
         steps=np.array(steps, np.int64),

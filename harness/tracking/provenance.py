@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import socket
 import subprocess
@@ -65,8 +66,13 @@ def alive(host: str, pid: str, process_started: str) -> bool:
         return False
 
 
+def without_password(text: str) -> str:
+    """The text with what stands between :// and @ left out of every URI."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
 def command_line() -> str:
-    """The command as it can be typed again."""
-    arguments = sys.argv[1:]
+    """The command as it can be typed again, without passwords."""
+    arguments = [without_password(argument) for argument in sys.argv[1:]]
     program = ["python", "-m", "harness"] if Path(sys.argv[0]).name == "__main__.py" else [Path(sys.argv[0]).name]
     return shlex.join([*program, *arguments])

@@ -1,12 +1,16 @@
 """The MLflow store: opened, created once, and asked whether it answers, before any training."""
 
+import contextlib
 import fcntl
+import http.client
 import os
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -14,6 +18,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+
+from harness.tracking.provenance import without_password
 
 PATIENCE_SECONDS = 5
 
@@ -42,6 +48,7 @@ def open_store(uri: str | None, folder: Path, create: bool = True) -> MlflowClie
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / ".lock"):
+                _try_sqlite(database, f"tracking.folder={folder}", create)
                 return _client(sqlite_uri(folder))
         except OSError as error:
             raise StoreError(
@@ -49,6 +56,8 @@ def open_store(uri: str | None, folder: Path, create: bool = True) -> MlflowClie
             ) from None
     if uri.startswith(("http://", "https://")):
         _ask(uri)
+    elif uri.startswith("sqlite:////"):
+        _try_sqlite(Path(uri.removeprefix("sqlite:///").partition("?")[0]), f"tracking.uri={uri}", create)
     elif "://" in uri and not uri.startswith(("sqlite:", "file:", "databricks")):
         _connect(uri)
     return _client(uri)
@@ -69,6 +78,7 @@ def experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> st
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise StoreError(f"experiment {name!r}: {_brief(error)}") from error
             found = client.get_experiment_by_name(name)
+            assert found is not None
     if found.lifecycle_stage == "deleted":
         raise StoreError(
             f"sweep.name={name}: its experiment is in MLflow's trash; restore it with "
@@ -88,21 +98,36 @@ def _client(uri: str) -> MlflowClient:
     try:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
-    except MlflowException as error:
-        raise StoreError(f"tracking.uri={_without_password(uri)}: {_brief(error)}") from None
+    except Exception as error:  # each kind of store has errors of its own
+        raise StoreError(f"tracking.uri={without_password(uri)}: {_brief(error)}") from None
     return client
+
+
+def _try_sqlite(database: Path, named: str, write: bool) -> None:
+    """Open it, as MLflow tries an sqlite file that cannot be opened for minutes."""
+    try:
+        if write:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        place = f"file:{quote(str(database))}?mode={'rwc' if write else 'ro'}"
+        with contextlib.closing(sqlite3.connect(place, timeout=PATIENCE_SECONDS, uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+            if write:
+                connection.execute("BEGIN IMMEDIATE")
+    except (sqlite3.Error, OSError) as error:
+        if "locked" not in str(error):  # someone is writing, so it works
+            raise StoreError(f"{named}: {database} cannot be used: {error}") from None
 
 
 def _ask(uri: str) -> None:
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PATIENCE_SECONDS).close()
+        urllib.request.urlopen(f"{without_password(uri).rstrip('/')}/health", timeout=PATIENCE_SECONDS).close()
     except urllib.error.HTTPError as error:
         if error.code not in (401, 403, 404):
-            raise StoreError(f"tracking.uri={_without_password(uri)}: answers {error}") from None
-    except (OSError, ValueError) as error:
+            raise StoreError(f"tracking.uri={without_password(uri)}: answers {error}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise StoreError(
-            f"tracking.uri={_without_password(uri)}: no MLflow server answers ({reason}); "
+            f"tracking.uri={without_password(uri)}: no MLflow server answers ({reason}); "
             "start one with `mlflow server`, or leave tracking.uri out for a local store"
         ) from None
 
@@ -114,12 +139,7 @@ def _connect(uri: str) -> None:
         with sqlalchemy.create_engine(uri, connect_args={"connect_timeout": PATIENCE_SECONDS}).connect():
             pass
     except Exception as error:  # each database driver has errors of its own
-        raise StoreError(f"tracking.uri={_without_password(uri)}: {_brief(error)}") from None
-
-
-def _without_password(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if "@" in rest else uri
+        raise StoreError(f"tracking.uri={without_password(uri)}: {_brief(error)}") from None
 
 
 def _brief(error: BaseException) -> str:

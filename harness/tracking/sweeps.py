@@ -1,14 +1,14 @@
 """A sweep's own run in MLflow (`kind=report`): what was declared before training, and the report after it."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
-from harness.tracking.tracker import upload
+from harness.tracking import artifacts
 
 PLAN = "plan.json"
 
@@ -17,45 +17,48 @@ PLAN = "plan.json"
 class Declaration:
     """What a sweep set out to do, written down before any training.
 
-    `arms` maps names to arm keys, in order; `seeds` are the ids of the blocks.
+    `arms` maps names to arm keys, in order; `blocks` are the names of the blocks; `margin` is in units of the accuracy.
     """
 
     sweep: str
     question: str = ""
     baseline: str | None = None
     arms: Mapping[str, str] = field(default_factory=dict)
-    seeds: Sequence[int] = ()
+    blocks: Sequence[str] = ()
+    family: str = "baseline"
+    margin: float | None = None
+    correction: str = "holm"
 
 
-def declare(client: MlflowClient, experiment_id: str, declaration: Declaration, tags: Mapping[str, str]) -> str:
-    """Keep the declaration in the sweep's report run, made when it is not there; returns the run's id."""
-    run_id = _report_run(client, experiment_id)
-    if run_id is None:
+def declare(client: MlflowClient, experiment_id: str, declaration: Declaration, tags: Mapping[str, str]) -> None:
+    """Keep the declaration in the sweep's report run, which is made when it is not there."""
+    run = _report_run(client, experiment_id)
+    if run is None:
         name = {"mlflow.runName": "report", "kind": "report", "sweep": declaration.sweep}
-        run_id = client.create_run(experiment_id, tags={**tags, **name}).info.run_id
+        run = client.create_run(experiment_id, tags={**tags, **name})
     if declaration.question:
         client.set_experiment_tag(experiment_id, "mlflow.note.content", declaration.question)
-    upload(client, run_id, {PLAN: json.dumps(asdict(declaration), indent=2).encode()})
-    return run_id
+    artifacts.write(client, run, {PLAN: json.dumps(asdict(declaration), indent=2).encode()})
 
 
 def declared(client: MlflowClient, experiment_id: str) -> Declaration | None:
     """The declaration of the sweep's last start, or None where there was none."""
-    run_id = _report_run(client, experiment_id)
-    if run_id is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        content = Path(client.download_artifacts(run_id, PLAN, folder)).read_text()
-    return Declaration(**json.loads(content))
+    run = _report_run(client, experiment_id)
+    content = run and artifacts.read(client, run, PLAN)
+    return Declaration(**json.loads(content)) if content else None
 
 
 def log_report(client: MlflowClient, experiment_id: str, folder: Path) -> None:
     """Log the report's files in the sweep's report run, and end it."""
-    if (run_id := _report_run(client, experiment_id)) is not None:
-        client.log_artifacts(run_id, str(folder), "report")
-        client.set_terminated(run_id)
+    run = _report_run(client, experiment_id)
+    if run is not None:
+        files = {
+            f"report/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        }
+        artifacts.write(client, run, files)
+        client.set_terminated(run.info.run_id)
 
 
-def _report_run(client: MlflowClient, experiment_id: str) -> str | None:
+def _report_run(client: MlflowClient, experiment_id: str) -> Run | None:
     found = client.search_runs([experiment_id], "tags.kind = 'report'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+    return found[0] if found else None

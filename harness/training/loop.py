@@ -32,6 +32,7 @@ class Recipe:
     learning_rates: npt.NDArray[np.float32]
     scheme: Scheme
     evaluate: tuple[int, ...]
+    evaluate_examples: int
     probe: tuple[int, ...]
     probe_examples: int
     checkpoint: tuple[int, ...]
@@ -77,11 +78,9 @@ def train(
         step = int(state.pop("step"))
         replica.state = state
     saved = time.monotonic()
-    metrics: dict[str, float] | None = {}
-    if step == 0:
-        metrics = _observe(0, replica, recipe, draw, recorder, {})
-        if metrics is None:
-            return _end(recorder, Outcome("diverged", 0, "evaluation not finite before the first step"))
+    metrics: dict[str, float] = {}
+    if step == 0 and _observe(0, replica, recipe, draw, recorder, {}) is None:
+        return _end(recorder, Outcome("diverged", 0, "evaluation not finite before the first step"))
     for end in _stops(recipe, step):
         if stop is not None and stop.is_set():
             recorder.checkpoint(step, _snapshot(replica, step))
@@ -98,9 +97,10 @@ def train(
         measured = {"loss/batch": stretch.loss, "learning_rate": float(recipe.learning_rates[step - 1])}
         if step in recipe.evaluate or step == recipe.steps:
             recorder.metrics(step, measured | {"examples_per_second": len(order) * recipe.batch_size / seconds})
-        metrics = _observe(step, replica, recipe, draw, recorder, stretch.update_ratios)
-        if metrics is None:
+        observed = _observe(step, replica, recipe, draw, recorder, stretch.update_ratios)
+        if observed is None:
             return _end(recorder, Outcome("diverged", step, f"evaluation not finite after step {step}"))
+        metrics = observed
         late = recipe.checkpoint_seconds is not None and time.monotonic() - saved > recipe.checkpoint_seconds
         if step in recipe.checkpoint or late:
             recorder.checkpoint(step, _snapshot(replica, step))
@@ -116,7 +116,8 @@ def evaluation(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -
     The one piece of code behind every loss and accuracy of train, validation and test.
     """
     wide = logits.astype(np.float64)
-    losses = logsumexp(wide, axis=1) - wide[np.arange(len(labels)), labels]
+    with np.errstate(invalid="ignore"):  # infinite logits: the caller sees that the loss is not finite
+        losses = logsumexp(wide, axis=1) - wide[np.arange(len(labels)), labels]
     return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
@@ -139,11 +140,12 @@ def _observe(
         updates = {f"{layer}/update": {"ratio": ratio} for layer, ratio in ratios.items()}
         recorder.histograms(step, found | updates)
     if step in recipe.evaluate or step == recipe.steps:
-        metrics, logits = _evaluate(replica, draw)
+        last = step == recipe.steps
+        metrics, logits = _evaluate(replica, draw, None if last else recipe.evaluate_examples)
         if not all(map(np.isfinite, metrics.values())):
             return None
         recorder.metrics(step, metrics)
-        if step == recipe.steps:
+        if last:
             recorder.artifact("predictions.npz", _predictions(draw, logits))
         return metrics
     return {}
@@ -151,13 +153,21 @@ def _observe(
 
 def _spread(indices: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
     """At most `count` of the indices, evenly spread: a data set may be sorted by class."""
-    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
+    chosen: npt.NDArray[np.int32] = indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
+    return chosen
 
 
-def _evaluate(replica: Replica, draw: Draw) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float32]]]:
-    """Loss and accuracy of each part and the gap (train - test), and the logits (n, classes) of each part."""
+def _evaluate(
+    replica: Replica, draw: Draw, most: int | None
+) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float32]]]:
+    """Loss and accuracy of each part and the gap (train - test), and the logits (n, classes) of each part.
+
+    With `most`, of at most so many examples of each part: always the same ones.
+    """
     test = np.arange(len(draw.data.x_test), dtype=np.int32) + np.int32(len(draw.data.x_train))
     parts = {"train": draw.split.train_eval, "val": draw.split.val, "test": test}
+    if most is not None:
+        parts = {name: _spread(indices, most) for name, indices in parts.items()}
     together = replica.logits(np.concatenate(list(parts.values())))
     logits = dict(zip(parts, np.split(together, np.cumsum([len(part) for part in parts.values()])[:-1]), strict=True))
     labels = np.concatenate([draw.data.y_train, draw.data.y_test])
@@ -177,6 +187,8 @@ def _predictions(draw: Draw, logits: dict[str, npt.NDArray[np.float32]]) -> byte
         buffer,
         allow_pickle=False,
         test_logits=logits["test"],
+        test_labels=draw.data.y_test,
+        train_labels=draw.data.y_train[draw.split.train_eval],
         train_logits=logits["train"],
         train_indices=draw.split.train_eval,
     )

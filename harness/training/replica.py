@@ -123,6 +123,7 @@ class Replica:
             }
             self._before_step = [tf.Variable(tf.zeros_like(kernel.value)) for kernel in self._kernels.values()]
         self._affine = Affine(np.zeros(1, np.float32), np.ones(1, np.float32))
+        self._exported: dict[tuple[bytes, bytes], keras.Model] = {}
         self._built_weights = [weight.numpy() for weight in self.model.weights]
         self._built_slots = [slot.numpy() for slot in self._optimizer.variables]
         kernels = {id(weight) for weight in self.model.weights}
@@ -130,17 +131,17 @@ class Replica:
         self._augment_generators = [v for layer in self._augment for v in layer.variables]
         self._taps = probes.taps(self.model)
         self._watched = keras.Model(self.model.inputs, [tap.tensor for tap in self._taps] + self.model.outputs)
-        step = tf.function(self._step, jit_compile=True) if spec.xla else self._step
+        step = tf.function(self._step, jit_compile=True, autograph=False) if spec.xla else self._step
         self._train = tf.function(
             lambda order, rates: self._stretch(step, order, rates),
             input_signature=[
                 tf.TensorSpec((None, spec.batch_size), tf.int32),
                 tf.TensorSpec((None,), tf.float32),
             ],
+            autograph=False,
         )
-        self._infer = tf.function(self._inference, input_signature=[tf.TensorSpec((None,), tf.int32)])
-        self._probe = tf.function(self._probing, reduce_retracing=False)
-        self._finite = tf.function(self._all_finite)
+        self._infer = tf.function(self._inference, input_signature=[tf.TensorSpec((None,), tf.int32)], autograph=False)
+        self._probe = tf.function(self._probing, autograph=False)
 
     def reset(self, block: Block, scheme: Scheme, affine: Affine) -> None:
         """Start a run: initial weights of the block, optimizer slots as built, generators from their streams."""
@@ -169,17 +170,17 @@ class Replica:
     def train(self, order: Indices, rates: npt.NDArray[np.float32]) -> Stretch:
         """Take the steps of `order` (steps, batch_size) at these learning rates, in one call of a compiled loop."""
         with tf.device(self._on_device.device):
-            steps, loss, finite, ratios = self._train(tf.constant(order), tf.constant(rates))
-        taken, well = int(steps), bool(finite)
+            steps, loss, well, weights_finite, ratios = self._train(tf.constant(order), tf.constant(rates))
+        taken, lost = int(steps), int(not well)
         return Stretch(
             taken,
-            float(loss) / max(1, taken - (not well)),
-            well and bool(self._finite()),
+            float(loss) / max(1, taken - lost),
+            bool(well) and bool(weights_finite),
             dict(zip(self._kernels, ratios.numpy().tolist(), strict=True)),
         )
 
     def logits(self, indices: Indices) -> npt.NDArray[np.float32]:
-        """Logits (n, classes) of examples in inference mode, without augmentation. Test examples follow the training ones."""
+        """Logits (n, classes) in inference mode, without augmentation; test examples are counted after the others."""
         with tf.device(self._on_device.device):
             return self._infer(tf.constant(indices)).numpy()  # type: ignore[no-any-return]
 
@@ -192,6 +193,8 @@ class Replica:
         }
         for (array, moment), value in zip(self._moments, moments.tolist(), strict=True):
             found[array][moment] = value
+        for numbers in found.values():
+            numbers["mean_square"] = numbers["mean"] ** 2 + numbers["std"] ** 2
         return found
 
     @property
@@ -225,7 +228,16 @@ class Replica:
 
     def export(self) -> bytes:
         """The trained net as a .keras file, from raw examples to logits: plain Keras layers do its preprocessing."""
-        shape = self._on_device.data.example_shape
+        place = (self._affine.mean.tobytes(), self._affine.std.tobytes())
+        if place not in self._exported:  # building it takes longer than saving it; blocks come again in every arm
+            self._exported[place] = self._with_preprocessing()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.keras"
+            self._exported[place].save(path)
+            return path.read_bytes()
+
+    def _with_preprocessing(self) -> keras.Model:
+        shape = self.data.example_shape
         mean, std = self._affine.mean, self._affine.std
         # Normalization keeps the axes along which its statistics differ.
         statistic = np.broadcast_shapes(mean.shape, std.shape)
@@ -234,10 +246,7 @@ class Replica:
         inputs = keras.Input(shape, name="raw")
         x = keras.layers.Rescaling(1 / self._span, -self._low / self._span, name="to_unit")(inputs)
         x = keras.layers.Normalization(axis=axes, mean=flat[0], variance=flat[1] ** 2, name="preprocess")(x)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.keras"
-            keras.Model(inputs, self.model(x), name=self.model.name).save(path)
-            return path.read_bytes()
+        return keras.Model(inputs, self.model(x), name=self.model.name)
 
     # What is compiled.
 
@@ -272,36 +281,41 @@ class Replica:
 
     def _stretch(self, step: Any, order: tf.Tensor, rates: tf.Tensor) -> tuple[tf.Tensor, ...]:
         total = tf.shape(order)[0]
-        done, loss, finite = tf.constant(0), tf.constant(0.0), tf.constant(True)
-        while done < total and finite:
-            if done == total - 1:
-                for before, kernel in zip(self._before_step, self._kernels.values(), strict=True):
-                    before.assign(kernel.value)
+
+        def take(done: tf.Tensor, loss: tf.Tensor, finite: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            tf.cond(tf.equal(done, total - 1), self._remember, lambda: tf.constant(True))
             step_loss = step(order[done], rates[done])
             finite = tf.math.is_finite(step_loss)
-            loss += tf.where(finite, step_loss, 0.0)
-            done += 1
+            return done + 1, loss + tf.where(finite, step_loss, 0.0), finite
+
+        done, loss, finite = tf.while_loop(
+            lambda done, _, finite: (done < total) & finite, take, (0, 0.0, True), parallel_iterations=1
+        )
         ratios = [
             tf.norm(kernel.value - before) / tf.norm(before)
             for before, kernel in zip(self._before_step, self._kernels.values(), strict=True)
         ]
-        return done, loss, finite, tf.stack(ratios)
+        # A sum is finite only if all its terms are.
+        sums = [tf.reduce_sum(variable.value) for variable in self.model.trainable_variables]
+        return done, loss, finite, tf.math.is_finite(tf.add_n(sums)), tf.stack(ratios)
+
+    def _remember(self) -> tf.Tensor:
+        for before, kernel in zip(self._before_step, self._kernels.values(), strict=True):
+            before.assign(kernel.value)
+        return tf.constant(True)
 
     def _inference(self, indices: tf.Tensor) -> tf.Tensor:
         size = tf.shape(indices)[0]
-        parts = tf.TensorArray(
-            tf.float32, tf.math.floordiv(size + EVALUATION_BATCH - 1, EVALUATION_BATCH), infer_shape=False
-        )
-        for part in tf.range(parts.size()):
-            some = indices[part * EVALUATION_BATCH : (part + 1) * EVALUATION_BATCH]
-            parts = parts.write(part, self.model(self._preprocess(self._examples(some)), training=False))
-        return parts.concat()
+        batches = tf.math.floordiv(size + EVALUATION_BATCH - 1, EVALUATION_BATCH)
 
-    def _all_finite(self) -> tf.Tensor:
-        # A sum is finite only if all its terms are; a sum of squares could overflow.
-        return tf.reduce_all(
-            [tf.reduce_all(tf.math.is_finite(variable.value)) for variable in self.model.trainable_variables]
-        )
+        def infer(part: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+            some = indices[part * EVALUATION_BATCH : (part + 1) * EVALUATION_BATCH]
+            logits = self.model(self._preprocess(self._examples(some)), training=False)
+            return part + 1, found.write(part, logits)
+
+        found = tf.TensorArray(tf.float32, batches, infer_shape=False, element_shape=(None, self.data.classes))
+        _, found = tf.while_loop(lambda part, _: part < batches, infer, (0, found), parallel_iterations=1)
+        return found.concat()
 
     def _probing(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         x = self._preprocess(self._examples(indices))

@@ -1,0 +1,87 @@
+"""What all figures share: one colour for one arm everywhere, told apart by colour-blind readers."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, with a dark wine for its yellow, too faint on white. Neighbours also differ in line style.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
+STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D")
+GREY = "#767676"
+MOST_KEYED = len(COLORS) * len(MARKERS)
+WIDTH = 9.0
+"""Inches of a figure with panels side by side; a page shows it at 864 pixels and lets it scroll on a phone."""
+NARROW = 6.4
+"""Inches of a figure that a phone shows whole."""
+
+
+def styles(arms: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Arm -> colour and line style, by its place among all arms of the sweep."""
+    return {
+        arm: {"color": COLORS[i % len(COLORS)], "linestyle": STYLES[2 * ((i // len(COLORS)) % 2) + i % 2]}
+        for i, arm in enumerate(arms)
+    }
+
+
+def markers(arms: Sequence[str]) -> dict[str, str]:
+    """Arm -> marker: it changes where the colours begin again."""
+    return {arm: MARKERS[(i // len(COLORS)) % len(MARKERS)] for i, arm in enumerate(arms)}
+
+
+def short_names(arms: Sequence[str]) -> dict[str, str]:
+    """Arm -> its name without what all arms say alike: `initializer=he` -> `he` where every arm has one initializer."""
+    parts = {arm: [piece.partition("=") for piece in arm.split(",")] for arm in arms}
+    keys = {tuple(key for key, _, _ in pieces) for pieces in parts.values()}
+    if len(keys) != 1 or any(not value for pieces in parts.values() for _, _, value in pieces):
+        return {arm: arm for arm in arms}
+    values = [[value for _, _, value in pieces] for pieces in parts.values()]
+    varies = [len(set(column)) > 1 for column in zip(*values, strict=True)]
+    short = {
+        arm: ", ".join(value for value, kept in zip(row, varies, strict=True) if kept) or arm
+        for arm, row in zip(arms, values, strict=True)
+    }
+    return short if len(set(short.values())) == len(arms) else {arm: arm for arm in arms}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of its own, in inches: no global state, so that any thread may draw."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def legend_height(entries: int) -> float:
+    """Inches that `legend` takes above the panels."""
+    return 0.0 if entries > MOST_KEYED else 0.25 * -(-entries // 4) + 0.1
+
+
+def legend(figure: Figure, axes: Axes, size: float = 10) -> None:
+    """A legend above all panels, an entry a label; none where colours, styles and markers would begin again."""
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    if 0 < len(unique) <= MOST_KEYED:
+        columns = min(4, len(unique))
+        figure.legend(
+            unique.values(), unique.keys(), loc="outside upper center", ncols=columns, frameon=False, fontsize=size
+        )
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element, the same bytes for the same figure."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "harness", "svg.image_inline": True}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

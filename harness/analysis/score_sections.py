@@ -1,0 +1,246 @@
+"""The report's sections about scores: where they come from, what they are, and how they compare."""
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis import choice, pairs, sources, strips, summary
+from harness.analysis.blocks import is_crossed
+from harness.analysis.claims import p_value, signed
+from harness.analysis.figure import svg
+from harness.analysis.render import Block, Drawing, Lines, Missing, Section, Table, Text
+from harness.analysis.study import METRIC, Study
+
+NO_BASELINE = "No comparison was declared. Name a baseline, or compare all pairs:"
+
+
+def provenance(study: Study) -> Section:
+    """Where the numbers come from."""
+    runs = study.runs
+    outcomes = runs["outcome"].value_counts()
+    ended = ", ".join(f"{count} {kind}" for kind, count in outcomes.items())
+    streams = sources.randomised(runs)
+    facts = {
+        **study.facts,
+        "planned": f"{len(study.arms)} arms × {study.planned} runs" if study.planned else "",
+        "runs": f"{len(runs)}: {ended}",
+        "blocks": f"{len(study.units)}: {_some(study.units)}",
+        "varied by block": ", ".join(name for name, state in streams.items() if state == "varied") or "nothing",
+        "the same in all blocks": ", ".join(name for name, state in streams.items() if state == "fixed") or "nothing",
+        "not used": ", ".join(name for name, state in streams.items() if state == "not used") or "nothing",
+        "training time": f"{runs['seconds'].sum() / 60:.1f} min in all runs together",
+    }
+    if "weights.initial" in runs and runs["weights.initial"].nunique():
+        facts["initial weights"] = f"{runs['weights.initial'].nunique()} different in {len(runs)} runs"
+    rows = [(name, text) for name, text in facts.items() if text]
+    return Section("Provenance", [Table(pd.DataFrame(rows, columns=["", ""]))])
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def overview(study: Study) -> Section:
+    """One row an arm, and the runs that diverged."""
+    over = "data draws (seeds averaged in each)" if is_crossed(study.runs) else "blocks"
+    caption = (
+        f"Mean ± half width of the 95 % Student t interval over {over}; sd over the same. "
+        "Gap: train accuracy − test accuracy, both in inference mode."
+    )
+    if study.examples is not None:
+        caption += " Floor sd: the sd that independent errors on this test set would give by themselves (Jordan 2024)."
+    text = summary.full(study.summary, study.baseline)
+    blocks: list[Block] = [Table(text, caption, marked=f"{study.baseline} (baseline)")]
+    failed = pairs.failures(study.runs, study.arms, study.baseline)
+    if len(failed):
+        rows = pd.DataFrame(
+            {
+                "arm": failed["arm"],
+                "diverged": [f"{k} of {n}" for k, n in zip(failed["diverged"], failed["runs"], strict=True)],
+                "share % [95 % CI]": [
+                    f"{100 * r['share']:.0f} [{100 * r['low']:.0f}, {100 * r['high']:.0f}]"
+                    for _, r in failed.iterrows()
+                ],
+                "p against the baseline": [p_value(p) for p in failed["p"]],
+            }
+        )
+        caption = (
+            "Runs that diverged: share with its Clopper-Pearson interval, Barnard's exact p. Scores of such an arm "
+            "are conditional on convergence."
+        )
+        blocks.append(Table(rows, caption))
+    return Section("Scores", blocks)
+
+
+def points(study: Study) -> Section:
+    """Every run."""
+    notes = {arm: f"{k} of {n} runs diverged" for arm, (k, n) in study.diverged.items()}
+    blocks: list[Block] = []
+    figure = strips.raw_points(study.scores, study.arms, "test accuracy (%)", notes)
+    blocks.append(
+        Drawing(
+            "raw_points",
+            svg(figure),
+            "Test accuracy of every run; grey lines join the runs of one block, bars are the mean and its 95 % t interval.",
+        )
+    )
+    if len(close := strips.crowded(study.scores, study.arms)) >= 2:
+        figure = strips.raw_points(study.scores, study.arms, "test accuracy (%)", notes, only=close)
+        caption = f"The same for the {len(close)} arms that lie close together."
+        blocks.append(Drawing("raw_points_close", svg(figure), caption))
+    return Section("Every run", blocks)
+
+
+def differences(study: Study) -> Section:
+    """Each block's difference against the baseline."""
+    if not study.comparisons:
+        return Section("Paired differences", [_no_family(study)])
+    paired = [c for c in study.comparisons if c not in study.unpaired]
+    found = pairs.differences(study.scores, [(c.arm, c.reference) for c in paired])
+    label = "difference of the test accuracy (points)"
+    figure = strips.paired_differences(study.comparisons, found, study.arms, label)
+    caption = (
+        "Difference on each block (points), mean and 95 % t interval (bar). Right of zero: the first arm is better."
+    )
+    return Section("Paired differences", [Drawing("paired_differences", svg(figure), caption)])
+
+
+def _no_family(study: Study) -> Block:
+    if len(study.compared) < 2:
+        return Missing("There is one arm: nothing to compare. Sweep something:", study.again("initializer=he,glorot"))
+    return Missing(NO_BASELINE, study.again(f"sweep.baseline='{study.arms[0]}'"))
+
+
+def pairwise(study: Study) -> Section:
+    """The table behind the claims."""
+    if not study.comparisons:
+        return Section("Comparisons", [_no_family(study)])
+    table = pairs.table(study.comparisons, METRIC, study.examples)
+    rows = []
+    for _, c in table.iterrows():
+        rows.append(
+            {
+                "arm": c["arm"],
+                "against": c["reference"],
+                "n": c["n"],
+                "difference": _number(c["difference"], signed=True),
+                "95 % CI, this test set": _bounds(c["ci_low"], c["ci_high"]),
+                "95 % CI, test distribution": _bounds(c["distribution_low"], c["distribution_high"]),
+                "d_z": _number(c["d_z"]),
+                "error ratio [95 % CI]": _with(c, "error_ratio"),
+                "block correlation": _number(c["rho"]),
+                "test": c["p_method"],
+                "p": p_value(c["p"]),
+                "sign-flip p (least possible)": f"{p_value(c['p_sign_flip'])} ({_least(c['n'])})" if c["n"] else "–",
+                "Holm p": p_value(c["p_holm"]),
+                "max-T p": p_value(c["p_max_t"]),
+                "wins/ties/losses": f"{c['wins']}/{c['ties']}/{c['losses']}",
+                "P(better) [95 % CI]": _with(c, "p_better") if c["n"] else "–",
+                "smallest detectable": _number(c["mde"]),
+                "equivalence p": p_value(c["tost_p_holm"]),
+                "verdict": c["verdict"],
+                "Bouthillier": c["meaning"],
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame = frame[[name for name in frame if name in ("arm", "n") or (frame[name] != "–").any()]]
+    caption = (
+        "Test accuracy, differences in points. This test set: new blocks, the same test examples. Test distribution: "
+        "new blocks and new test examples. Family: "
+        f"{'each arm against the baseline' if study.rules.family == 'baseline' else 'all pairs'}, {len(table)} "
+        f"comparisons, corrected by {'Holm' if study.rules.correction == 'holm' else 'max-T sign-flip'}. "
+        "Test: paired t below 8 blocks, exact sign-flip from 8 on, Welch's t where no block is shared."
+    )
+    blocks: list[Block] = [Table(frame, caption)]
+    if study.examples is None:
+        blocks.append(_no_labels(study, "The interval for the test distribution"))
+    return Section("Comparisons", blocks)
+
+
+def _no_labels(study: Study, what: str) -> Missing:
+    return Missing(
+        f"{what} needs stored predictions with their labels, which these runs do not have. To train them again:",
+        study.again("rerun=true"),
+    )
+
+
+def _least(n: int) -> str:
+    return p_value(float(2.0 ** (1 - n))) if n <= 20 else p_value(1 / 20_000)
+
+
+def _number(value: float, signed: bool = False, digits: int = 2) -> str:
+    if np.isnan(value):
+        return "–"
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def _bounds(low: float, high: float) -> str:
+    return "–" if np.isnan(low) else f"[{signed(low)}, {signed(high)}]"
+
+
+def _with(row: pd.Series, name: str) -> str:
+    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    return "–" if np.isnan(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def forest(study: Study) -> Section:
+    """How often an arm is better."""
+    if not study.comparisons:
+        return Section("P(better)", [_no_family(study)])
+    figure = strips.better_share(study.comparisons, study.arms)
+    caption = (
+        "Share of the blocks on which the first arm is better (ties count half), with its 95 % interval: "
+        "Clopper-Pearson below 8 blocks, Wilson from 8 on. At least .75 is called meaningful (Bouthillier et al. 2021)."
+    )
+    return Section("P(better)", [Drawing("p_better", svg(figure), caption)])
+
+
+def selection(study: Study) -> Section:
+    """What choosing costs."""
+    blocks: list[Block] = []
+    if len(study.tuning):
+        text = study.tuning.assign(**{"val accuracy": [_number(100 * v / 100) for v in study.tuning["val accuracy"]]})
+        caption = f"Chosen by mean validation accuracy (%) among the trials of each arm: {', '.join(study.tune)}."
+        blocks.append(Table(text, caption))
+    chosen = choice.choose(study.runs, study.compared)
+    if chosen is None or chosen.chosen is None:
+        needs = "Choosing needs two arms with validation scores on every block."
+        blocks.append(Missing(needs, study.again("train.val_share=0.1")))
+        return Section("Selection", blocks)
+    luck = chosen.luck
+    lines = [
+        f"Validation chooses {chosen.chosen}: test accuracy {chosen.apparent:.2f} % as it stands, "
+        f"{chosen.corrected:.2f} % corrected for having been chosen (bootstrap over blocks, Tsamardinos 2018).",
+        f"On the test set the best of the {luck.arms} arms without diverged or missing runs lies {luck.observed:.2f} points above their mean; "
+        f"equal arms would give {luck.expected:.2f} by luck.",
+        "Best on a block, share of the blocks: "
+        + ", ".join(f"{arm} {100 * share:.0f} %" for arm, share in chosen.wins.items() if share > 0)
+        + ".",
+    ]
+    fresh = [i + 1 + int(study.runs["block"].max()) for i in range(min(10, study.runs["block"].nunique()))]
+    command = study.again("seeds=" + str(fresh).replace(" ", ""), f"sweep.name={study.name}_confirm")
+    blocks += [Lines(lines), Missing("To confirm on fresh blocks:", command)]
+    return Section("Selection", blocks)
+
+
+def spread(study: Study) -> Section:
+    """Where the spread comes from."""
+    table = sources.sources(study.runs, study.arms, study.examples)
+    if not len(table):
+        return Section(
+            "Variance by source", [Missing("One run an arm has no spread. More seeds:", study.again("seeds=5"))]
+        )
+    blocks: list[Block] = []
+    figure = sources.source_bars(table, study.arms)
+    caption = "Standard deviation of the test accuracy over runs (points), by source."
+    blocks.append(Drawing("variance_by_source", svg(figure), caption))
+    if not is_crossed(study.runs):
+        together = [name for name, state in sources.randomised(study.runs).items() if state == "varied"]
+        text = f"A block varies {', '.join(together) or 'all streams'} together. To tell the data from the seeds:"
+        blocks.append(Missing(text, study.again("draws=5", "seeds=3")))
+    if study.examples is None:
+        blocks.append(_no_labels(study, "The floor"))
+    else:
+        blocks.append(
+            Text("An sd near its floor says that runs differ by which examples they miss, hardly by how good they are.")
+        )
+    return Section("Variance by source", blocks)

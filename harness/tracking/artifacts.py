@@ -1,0 +1,61 @@
+"""Files of runs: straight on the disk where the store keeps them there, through MLflow where it does not."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+
+def local_folder(run: Run) -> Path | None:
+    """The run's artifact folder, if it is on this machine's disk (a path or a file: URI)."""
+    parts = urlparse(run.info.artifact_uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def write(client: MlflowClient, run: Run, files: Mapping[str, bytes]) -> None:
+    """Log files (name -> content) as artifacts of a run. On a disk each is whole or not there."""
+    folder = local_folder(run)
+    if folder is not None:
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.part")
+            part.write_bytes(content)
+            os.replace(part, path)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        for file, content in files.items():
+            path = Path(name) / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        client.log_artifacts(run.info.run_id, name)
+
+
+def read(client: MlflowClient, run: Run, name: str) -> bytes | None:
+    """The content of a run's artifact, or None where there is none."""
+    folder = local_folder(run)
+    try:
+        if folder is not None:
+            return (folder / name).read_bytes()
+        with tempfile.TemporaryDirectory() as target:
+            return Path(client.download_artifacts(run.info.run_id, name, target)).read_bytes()
+    except (MlflowException, OSError):
+        return None
+
+
+def names(client: MlflowClient, run: Run, folder: str) -> list[str]:
+    """Names of the files in a folder of the run's artifacts, sorted."""
+    return sorted(
+        file.path for file in client.list_artifacts(run.info.run_id, folder) if not Path(file.path).name.startswith(".")
+    )
+
+
+def delete(run: Run, name: str) -> None:
+    """Remove one artifact."""
+    get_artifact_repository(run.info.artifact_uri).delete_artifacts(name)  # type: ignore[no-untyped-call]

@@ -1,0 +1,201 @@
+"""What is compiled: options train, penalties add up, exported nets do their own preprocessing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from harness.data.datasets import Dataset, from_arrays
+from harness.runner import Prepared
+from harness.streams import Block
+from harness.training import loop
+from harness.training.recorder import MemoryRecorder
+from harness.training.replica import Replica
+
+Prepare = Callable[..., Prepared]
+ReplicaOf = Callable[..., Replica]
+TEST = np.arange(60, 80, dtype=np.int32)
+
+
+def trained(prepared: Prepared, replica: Replica) -> MemoryRecorder:
+    recorder = MemoryRecorder()
+    block = Block.of(0)
+    loop.train(replica, prepared.recipe, prepared.draw(block), block, recorder)
+    return recorder
+
+
+OPTIONS = [
+    *(f"optimizer={name}" for name in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")),
+    *(f"learning_rate={name}" for name in ("exponential", "step", "cosine")),
+    *(f"preprocess={name}" for name in ("scale", "mean_image", "standardize")),
+    *(f"regularizer={name}" for name in ("none", "l2", "dropout")),
+    *(f"runtime.precision={name}" for name in ("mixed_bfloat16", "mixed_float16")),
+    "optimizer.clipnorm=1",
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_option_trains(option: str, prepare: Prepare, replica_of: ReplicaOf) -> None:
+    prepared = prepare(option)
+    prepared.check()
+    recorder = trained(prepared, replica_of(prepared))
+    assert recorder.outcome is not None
+    assert recorder.outcome.kind == "finished"
+    assert recorder.facts["weights.final"] != recorder.facts["weights.initial"]
+    assert recorder.curves["loss/batch"][12] < 5
+
+
+@pytest.mark.parametrize("arch", ["softmax", "convnet", "lenet5", "lenet5_relu"])
+def test_each_architecture_trains(arch: str, prepare: Prepare, replica_of: ReplicaOf) -> None:
+    small = {"convnet": ["arch.blocks=[[4,4],[8]]"]}.get(arch, [])
+    prepared = prepare(f"arch={arch}", "~arch.widths", *small, "train.steps=4")
+    prepared.check()
+    recorder = trained(prepared, replica_of(prepared))
+    assert recorder.outcome is not None
+    assert recorder.outcome.kind == "finished"
+    assert recorder.facts["weights.final"] != recorder.facts["weights.initial"]
+
+
+def test_an_augmentation_changes_the_training(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    plain, flipped = prepare(), prepare("augment=flip")
+    ends = {trained(each, replica_of(each)).facts["weights.final"] for each in (plain, flipped)}
+    assert len(ends) == 2
+
+
+def test_arms_that_compile_the_same_share_a_spec(prepare: Prepare) -> None:
+    first = prepare("initializer=he", "learning_rate.value=0.1", "preprocess=scale", "train.steps=9")
+    second = prepare("initializer=normal", "learning_rate=cosine", "preprocess=standardize")
+    assert first.spec.key == second.spec.key
+    for other in ("arch.activation=tanh", "optimizer=sgd", "augment=flip", "regularizer=l2", "regularizer=dropout"):
+        assert prepare(other).spec.key != first.spec.key, other
+    for other in ("train.batch_size=9", "runtime.precision=mixed_bfloat16", "runtime.xla=true"):
+        assert prepare(other).spec.key != first.spec.key, other
+
+
+def test_l2_adds_the_squares_of_the_kernels_alone(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    still = (
+        "optimizer=sgd",
+        "learning_rate.value=0",
+        "initializer.bias={_target_:keras.initializers.Constant,value:3.0}",
+        "train.evaluate.every=1",
+    )
+    plain, penalized = prepare(*still), prepare(*still, "regularizer.l2=0.25")
+    replica = replica_of(plain)
+    without, with_it = trained(plain, replica), trained(penalized, replica_of(penalized))
+    squares = sum(float((weight.astype(float) ** 2).sum()) for weight in replica.weights if weight.ndim > 1)
+    assert any((weight == 3).all() for weight in replica.weights if weight.ndim == 1)
+    for step in (1, 7, 12):
+        penalty = with_it.curves["loss/batch"][step] - without.curves["loss/batch"][step]
+        assert penalty == pytest.approx(0.25 * squares, rel=1e-4)
+    assert with_it.curves["loss/train"] == without.curves["loss/train"]
+
+
+def test_mixed_precision_computes_in_16_bits_and_keeps_32(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    prepared = prepare("runtime.precision=mixed_bfloat16")
+    replica = replica_of(prepared)
+    assert replica.model.get_layer("dense1").compute_dtype == "bfloat16"
+    assert replica.model.get_layer("logits").compute_dtype == "float32"
+    assert {str(weight.dtype) for weight in replica.weights} == {"float32"}
+    assert replica.logits(TEST).dtype == np.float32
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_logits_do_not_depend_on_how_many_are_asked_for_at_once(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    prepared = prepare()
+    replica = replica_of(prepared)
+    trained(prepared, replica)
+    many = np.resize(np.arange(80, dtype=np.int32), 600)
+    together = replica.logits(many)
+    assert together.shape == (600, 3)
+    np.testing.assert_allclose(together[:80], together[80:160], atol=1e-6)
+    np.testing.assert_allclose(replica.logits(many[300:310]), together[300:310], atol=1e-6)
+
+
+# What is exported
+
+
+@pytest.fixture(scope="module")
+def exported(
+    prepare: Prepare, replica_of: ReplicaOf, rows: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, Path, np.ndarray]]:
+    """Name -> model.keras, raw test examples, and the logits of the replica that trained it."""
+    folder = tmp_path_factory.mktemp("exported")
+    rng = np.random.default_rng(3)
+    vectors = from_arrays(
+        "vectors",
+        {
+            "x_train": rng.normal(5, 3, (60, 4)),
+            "y_train": np.arange(60) % 3,
+            "x_test": rng.normal(5, 3, (20, 4)),
+            "y_test": np.arange(20) % 3,
+        },
+        "vectors",
+    )
+    colours = from_arrays(
+        "colours",
+        {
+            "x_train": rng.integers(0, 255, (60, 4, 5, 3)).astype(np.uint8),
+            "y_train": np.arange(60) % 3,
+            "x_test": rng.integers(0, 255, (20, 4, 5, 3)).astype(np.uint8),
+            "y_test": np.arange(20) % 3,
+        },
+        "colours",
+    )
+    cases: dict[str, tuple[Dataset, tuple[str, ...]]] = {
+        "scale": (rows, ("preprocess=scale",)),
+        "mean_image": (rows, ("preprocess=mean_image",)),
+        "channel": (rows, ("preprocess=standardize",)),
+        "pixel": (rows, ("preprocess=standardize", "preprocess.per=pixel", "augment=crop")),
+        "all": (rows, ("preprocess=standardize", "preprocess.per=all", "regularizer=dropout")),
+        "vectors": (vectors, ("preprocess=standardize",)),
+        "vectors_all": (vectors, ("preprocess=standardize", "preprocess.per=all")),
+        "colours": (colours, ("preprocess=standardize",)),
+        "colour_mean": (colours, ("preprocess=mean_image",)),
+    }
+    found = {}
+    for name, (data, overrides) in cases.items():
+        prepared = prepare(*overrides, "train.steps=3", data=data)
+        replica = replica_of(prepared)
+        path, raw = folder / f"{name}.keras", folder / f"{name}.npy"
+        path.write_bytes(trained(prepared, replica).artifacts["model.keras"])
+        np.save(raw, data.x_test)
+        found[name] = (path, raw, replica.logits(TEST))
+    return found
+
+
+CASES = ["scale", "mean_image", "channel", "pixel", "all", "vectors", "vectors_all", "colours", "colour_mean"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_exported_net_gives_the_same_logits_from_raw_examples(name: str, exported: dict[str, Any]) -> None:
+    path, raw, logits = exported[name]
+    model = keras.models.load_model(path)
+    np.testing.assert_allclose(model.predict(np.load(raw), verbose=0), logits, atol=2e-5)
+
+
+def test_an_exported_net_needs_no_harness(exported: dict[str, Any]) -> None:
+    script = """
+        import json, sys
+        import keras, numpy as np
+        found = {}
+        for path, raw in json.loads(sys.argv[1]):
+            found[path] = keras.models.load_model(path).predict(np.load(raw), verbose=0).tolist()
+        assert "harness" not in sys.modules
+        print("RESULT", json.dumps(found))
+    """
+    asked = json.dumps([(str(path), str(raw)) for path, raw, _ in exported.values()])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), asked], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout.partition("RESULT ")[2])
+    for path, _, logits in exported.values():
+        np.testing.assert_allclose(found[str(path)], logits, atol=2e-5)
