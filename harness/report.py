@@ -1,4 +1,4 @@
-"""`python -m harness.report SWEEP`: what a stored sweep says, as claims, tables, figures and pages; nothing is trained."""
+"""`python -m harness.report SWEEP`: what a stored sweep says, as claims, tables and figures; nothing is trained."""
 
 import argparse
 import json
@@ -62,7 +62,8 @@ def study(results: Results, declaration: Declaration) -> Study:
 def facts(results: Results) -> dict[str, str]:
     """Provenance as name -> text."""
     runs = results.runs
-    found = {"sweep": f"{results.sweep} (MLflow experiment {results.experiment_id})", "command": _command(runs)}
+    commands = [command for command in dict.fromkeys(runs["command"]) if command]
+    found = {"sweep": ", ".join(dict.fromkeys(runs["sweep"])), "command": "; ".join(commands[:3])}
     dirty = ", with changes that were not committed" if (runs["git.dirty"] == "true").any() else ""
     found["code"] = (", ".join(sorted(set(runs["git.sha"]) - {""})) or "not in a git repository") + dirty
     for run_id in runs["run_id"]:

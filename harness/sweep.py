@@ -363,7 +363,7 @@ def _print_table(plan: Plan, results: "Results") -> None:
     from harness.report import summary_table, terminal_table
 
     table = summary_table(results.runs, [each.name for each in plan.arms], planned=len(plan.blocks))
-    Console(width=None if sys.stdout.isatty() else 120).print(
+    Console(width=None if sys.stdout.isatty() else 140).print(
         terminal_table(table, plan.config.sweep.question, plan.config.sweep.baseline)
     )
 
@@ -408,6 +408,7 @@ def _print_plan(plan: Plan, ready: Sequence["Prepared"]) -> None:
         marked = f"{prepared.arm.name} (baseline)" if prepared.arm.name == config.sweep.baseline else prepared.arm.name
         numbers = (prepared.steps, done, broken, len(mine) - done - broken)
         table.add_row(marked, prepared.arm.key, *map(str, numbers))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    names = ", ".join(block.name for block in plan.blocks)
-    print(f"{to_run} of {len(ready) * len(plan.blocks)} runs would train, on {names}.")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    names = [block.name for block in plan.blocks]
+    some = ", ".join(names if len(names) <= 10 else [*names[:9], "…", names[-1]])
+    print(f"{to_run} of {len(ready) * len(plan.blocks)} runs would train, on {some}.")

@@ -89,9 +89,7 @@ SMALL = (
 
 
 @pytest.fixture(scope="session")
-def prepare(
-    slots: list[str], rows: Dataset, compose: Callable[..., tuple[Arm, ...]]
-) -> Callable[..., Prepared]:
+def prepare(slots: list[str], rows: Dataset, compose: Callable[..., tuple[Arm, ...]]) -> Callable[..., Prepared]:
     """A small arm, ready to train: `prepare("optimizer=sgd", data=rows)`."""
     from harness.runner import Draws, Prepared
 

@@ -22,7 +22,7 @@ GROUPS = {
 }
 Compose = Callable[..., tuple[Arm, ...]]
 ConfigOf = Callable[..., Config]
-INIT_SCHEMES = "normal small_normal truncated_normal glorot he lecun orthogonal he_glorot".split()
+INIT_SCHEMES = ["normal", "small_normal", "truncated_normal", "glorot", "he", "lecun", "orthogonal", "he_glorot"]
 
 
 @cache

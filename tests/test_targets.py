@@ -41,7 +41,7 @@ def test_more_arguments_go_before_the_spec() -> None:
 
 
 def test_no_such_module_is_said() -> None:
-    with pytest.raises(TargetError, match="_target_=no_such.thing: no module 'no_such'"):
+    with pytest.raises(TargetError, match=r"_target_=no_such\.thing: no module 'no_such'"):
         locate("no_such.thing")
 
 
@@ -76,7 +76,7 @@ def test_a_missing_argument_is_said() -> None:
 def test_an_error_of_the_harness_is_left_as_it_is() -> None:
     from harness.data.datasets import DataError
 
-    with pytest.raises(DataError, match="^data.path=nowhere.npz"):
+    with pytest.raises(DataError, match=r"^data\.path=nowhere\.npz: "):
         build({"_target_": "harness.data.datasets.npz", "path": "nowhere.npz"})
 
 

@@ -42,15 +42,22 @@ def units(runs: pd.DataFrame) -> pd.Series:
     return names.rename("unit")
 
 
-def scores(runs: pd.DataFrame, arms: Sequence[str], metric: str) -> pd.DataFrame:
+def cells(runs: pd.DataFrame) -> pd.Series:
+    """Each run's draw and seed, by name: what it shares with one run of every other arm."""
+    crossed = is_crossed(runs)
+    return (units(runs) + " seed " + runs["block"].astype(str)).rename("unit") if crossed else units(runs)
+
+
+def scores(runs: pd.DataFrame, arms: Sequence[str], metric: str, every: bool = False) -> pd.DataFrame:
     """Final scores of finished runs: one row a unit, one column an arm, in the units of `Scale.of(metric)`.
 
-    A unit on which an arm has no finished run is NaN.
+    A unit on which an arm has no finished run is NaN. With `every`, a row is one draw and seed instead.
     """
     if metric not in runs:
         return pd.DataFrame(index=pd.Index([], name="unit"), columns=list(arms), dtype=float)
     frame = runs[["arm"]].assign(
-        unit=units(runs), value=runs[metric].where(runs["outcome"] == "finished") * Scale.of(metric).factor
+        unit=cells(runs) if every else units(runs),
+        value=runs[metric].where(runs["outcome"] == "finished") * Scale.of(metric).factor,
     )
     order = list(dict.fromkeys(frame.sort_values("unit", key=_natural)["unit"]))
     table = frame.pivot_table(index="unit", columns="arm", values="value", aggfunc="mean", dropna=False)

@@ -31,7 +31,10 @@ class Claim:
 
 
 def claims(
-    comparisons: Sequence[Comparison], metric: str, diverged: Mapping[str, tuple[int, int]] | None = None
+    comparisons: Sequence[Comparison],
+    metric: str,
+    diverged: Mapping[str, tuple[int, int]] | None = None,
+    unit: str = "blocks",
 ) -> list[Claim]:
     """One claim a comparison.
 
@@ -39,6 +42,7 @@ def claims(
         comparisons: in the metric's shown units.
         metric: what was compared.
         diverged: arm -> (diverged runs, ended runs), for arms where there are any.
+        unit: of replication, in the plural.
     """
     scale = Scale.of(metric)
     found = []
@@ -52,7 +56,7 @@ def claims(
             said.append(f"Holm p {p_value(c.p_holm)} ({c.p_method})")
         if isfinite(c.mde) and not c.verdict.startswith("not"):
             said.append(f"smallest detectable difference {c.mde:.2g}")
-        said.append(f"{c.n} {'scores an arm' if c.p_method.startswith('Welch') else 'blocks'}")
+        said.append(f"{c.n} {'scores an arm' if c.p_method.startswith('Welch') else unit}")
         text = "; ".join(said) + "."
         for arm in (c.arm, c.reference):
             k, n = (diverged or {}).get(arm, (0, 0))

@@ -1,6 +1,9 @@
 """A study as a page: claims first, then the sections in the order in which a reviewer asks for them."""
 
+from collections import Counter
+
 from harness.analysis import net_sections, score_sections
+from harness.analysis.claims import KINDS
 from harness.analysis.render import Page
 from harness.analysis.study import Study
 
@@ -31,6 +34,9 @@ def page(study: Study) -> Page:
 def remarks(study: Study) -> list[str]:
     """What stands beside the claims: why there are none, and what is missing."""
     found = []
+    counts = Counter(claim.kind for claim in study.claims)
+    if sum(counts.values()) > Page.unfolded:
+        found.append(f"All together: {', '.join(f'{counts[kind]} {kind}' for kind in KINDS if counts[kind])}.")
     if not study.claims:
         if len(study.compared) < 2:
             found.append("One arm: nothing is claimed.")

@@ -56,7 +56,7 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
     # A run that diverged before its second evaluation would squeeze all others into a corner.
     shown = losses.loc[losses.groupby("run_id")["step"].transform("nunique") > 1, "value"]
     values = shown if len(shown) else losses["value"]
-    if len(values) and 0 < values.min() and values.max() > 20 * values.min():
+    if len(values) and values.max() > 20 * values.min() > 0:
         panels[0][0].set_yscale("log")
         panels[0][0].set_ylim(values.min() / 1.3, values.max() * 1.3)
     legend(figure, panels[0][1])

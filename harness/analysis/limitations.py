@@ -37,11 +37,11 @@ def _blocks(study: Study) -> Iterator[str]:
     sizes = [c.n for c in study.comparisons if c.n] or [int(n) for n in study.summary["n"] if n]
     fewest = min(sizes, default=0)
     if fewest and fewest < 4:
-        yield f"{fewest} blocks: too few to say more than what is seen; 10 are the usual number, 29 for a headline claim."
+        yield f"{fewest} blocks: too few to say more than what is seen; 10 are usual, 29 for a headline claim."
     elif fewest and fewest < 8:
         yield (
-            f"{fewest} blocks are a screening: the exact sign-flip test cannot go below p = {2.0 ** (1 - fewest):.3g}, so the "
-            "paired t decides, which takes the differences to be roughly normal. Confirm on 10 or more."
+            f"{fewest} blocks are a screening: the exact sign-flip test cannot go below p = {2.0 ** (1 - fewest):.3g}, "
+            "so the paired t decides, which takes the differences to be roughly normal. Confirm on 10 or more."
         )
     if is_crossed(study.runs):
         yield (
@@ -49,7 +49,10 @@ def _blocks(study: Study) -> Iterator[str]:
             "seeds count as fixed."
         )
     for c in study.unpaired:
-        yield f"{c.arm} and {c.reference} share no block: compared by Welch's t, unpaired; the data draws are not cancelled."
+        yield (
+            f"{c.arm} and {c.reference} share no block: compared by Welch's t, unpaired; what the blocks do to the "
+            "scores does not cancel."
+        )
 
 
 def _choosing(study: Study) -> Iterator[str]:
@@ -63,7 +66,9 @@ def _choosing(study: Study) -> Iterator[str]:
     elif len(study.tuning) and study.tuning["trials"].nunique() > 1:
         counts = ", ".join(f"{row['arm']} {row['trials']}" for _, row in study.tuning.iterrows())
         yield f"Arms had different numbers of trials: {counts}."
-    if study.baseline is None and len(study.arms) > 1:
+    if not study.planned and len(study.arms) > 1:
+        yield "Runs of several sweeps: which arms to compare was not declared before training."
+    elif study.baseline is None and len(study.arms) > 1:
         yield "No baseline was declared before training."
 
 
@@ -72,10 +77,11 @@ def _assumptions(study: Study) -> Iterator[str]:
     found = pairs.differences(study.scores, [(c.arm, c.reference) for c in paired])
     for (arm, reference), d in found.items():
         if len(d) >= 5 and np.ptp(d) > 0 and abs(skew := float(distributions.skew(d, bias=False))) > SKEWED:
-            yield f"{arm} − {reference}: the differences are skewed (skewness {skew:+.1f}), so their t interval is rough."
+            yield f"{arm} − {reference}: skewed differences (skewness {skew:+.1f}), so their t interval is rough."
     tied = [c for c in paired if c.n and c.ties / c.n > TIED]
     if tied:
-        yield f"Ties on more than {TIED:.0%} of the blocks: {', '.join(c.arm for c in tied)}. A larger test set would tell more."
+        arms = ", ".join(c.arm for c in tied)
+        yield f"Ties on more than {TIED:.0%} of the blocks: {arms}. A larger test set would tell more."
 
 
 def _scope(study: Study) -> Iterator[str]:
@@ -88,12 +94,13 @@ def _scope(study: Study) -> Iterator[str]:
         accuracy = float(np.nanmedian(study.summary[METRIC])) if study.summary[METRIC].notna().any() else 0.5
         error = 100 * sqrt(max(accuracy * (1 - accuracy), 0.0) / n)
         yield (
-            f"The test set has {n} examples: an accuracy of {100 * accuracy:.1f} % has a standard error of {error:.2f} points "
-            "from them alone, however many seeds."
+            f"The test set has {n} examples: an accuracy of {100 * accuracy:.1f} % has a standard error of {error:.2f} "
+            "points from them alone, however many seeds."
         )
     digests = sorted(set(runs["data.digest"])) if "data.digest" in runs else []
     if len(digests) > 1:
-        yield f"The runs saw {len(digests)} different data sets ({', '.join(d[:8] for d in digests)}); their scores are mixed on purpose."
+        seen = ", ".join(digest[:8] for digest in digests)
+        yield f"The runs saw {len(digests)} different data sets ({seen}); their scores were put together on request."
     yield from _code(runs)
     yield "One data set: nothing here says how others behave."
 

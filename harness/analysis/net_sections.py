@@ -32,7 +32,8 @@ def bias_variance(study: Study) -> Section:
         if sources.randomised(study.runs).get("draw") == "varied":
             blocks.append(
                 Text(
-                    "Here each seed also holds out validation examples of its own, so its part contains a little of the data's."
+                    "Here each seed also holds out validation examples of its own, so its part contains a little of "
+                    "the data's."
                 )
             )
         blocks.append(Missing("To cross data draws with seeds:", study.again("draws=5", "seeds=3")))
@@ -41,9 +42,9 @@ def bias_variance(study: Study) -> Section:
         text = "Over data draws and seeds, crossed: unbiased two-way analysis of variance of the stored logits."
         blocks.append(Text(text + (f" Draws: {schemes}." if schemes else "")))
     caption = (
-        "Value ± jackknife standard error. Bias² contains the label noise. 0-1: Kohavi and Wolpert; Brier sums over the "
-        "classes; cross-entropy (CE, nats) around the softmax of the mean logits. Gap = test − train error, which some "
-        "texts call variance. A part near zero may come out negative."
+        "Value ± jackknife standard error. Bias² contains the label noise. 0-1: Kohavi and Wolpert; Brier sums over "
+        "the classes; cross-entropy (CE, nats) around the softmax of the mean logits. Gap = test − train error, which "
+        "some texts call variance. A part near zero may come out negative."
     )
     blocks.append(Table(decompositions.text(table), caption, marked=study.baseline))
     drawn = decompositions.stacked_bars(table, study.arms)
@@ -73,8 +74,8 @@ def learning_curves(study: Study) -> Section:
             [Missing("No curve was logged. To evaluate while training:", study.again("train.evaluate.every=20 %"))],
         )
     caption = (
-        "Mean over runs with its 95 % t band, every run faint. In inference mode without augmentation, train on a fixed "
-        "part of the training examples."
+        "Mean over runs with its 95 % t band, every run faint. In inference mode without augmentation, train on a "
+        "fixed part of the training examples."
     )
     return Section(
         "Learning curves", [Drawing("learning_curves", svg(plots.learning_curves(study.curves, study.arms)), caption)]
@@ -116,7 +117,8 @@ def step_zero(study: Study) -> Section:
     figure = svg(propagation.signal_figure(table, study.arms))
     caption = (
         "Left: root mean square of the pre-activations by layer. Right: their mean square over what the initializer "
-        "makes expect, given the layer's measured input; bars are the standard error over runs, at most √(2/width) a run."
+        "makes expect, given the layer's measured input; bars are the standard error over runs, at most "
+        "√(2/width) a run."
     )
     named = [
         f"{row['arm']}, {row['layer']}: {row['verdict']}"
@@ -129,7 +131,7 @@ def step_zero(study: Study) -> Section:
     ]
     if table["expected"].isna().any():
         without = ", ".join(dict.fromkeys(table.loc[table["expected"].isna(), "layer"]))
-        text.append(f"No expectation for {without}: behind pooling or normalization, or of an initializer with a mean.")
+        text.append(f"No expectation for {without}: what it reads is not stored, or its initializer is not known here.")
     shown = pd.DataFrame(
         {
             "arm": table["arm"],
@@ -161,7 +163,10 @@ def step_zero(study: Study) -> Section:
                 "expected": [f"{x:.4g}" for x in first["expected"]],
             }
         )
-        caption = f"Train cross-entropy (nats) before training; expected of {classes} logits drawn from N(0, q), ln {classes} at q = 0."
+        caption = (
+            f"Train cross-entropy (nats) before training; expected of {classes} logits drawn from N(0, q), which is "
+            f"ln {classes} at q = 0."
+        )
         blocks.append(Table(rows, caption, marked=study.baseline))
     return Section(title, blocks)
 
@@ -199,8 +204,8 @@ def single_examples(study: Study) -> Section:
         ]
         if moved and len(table := pd.concat(moved)):
             caption = (
-                f"Examples on which an arm differs most from the baseline. Picked out of {len(examples.labels)}: some would "
-                "look like this by chance."
+                f"Examples on which an arm differs most from the baseline. Picked out of {len(examples.labels)}: some "
+                "would look like this by chance."
             )
             blocks.append(Table(_rounded(table), caption, folded=True))
     return Section(title, blocks)

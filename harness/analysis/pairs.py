@@ -130,7 +130,7 @@ def table(comparisons: Sequence[Comparison], metric: str, examples: Examples | N
 
 
 def failures(runs: pd.DataFrame, arms: Sequence[str], baseline: str | None) -> pd.DataFrame:
-    """Arms with diverged runs: k of n, the share with its Clopper-Pearson interval, Barnard's p against the baseline."""
+    """Arms with diverged runs: k of n, the share with its Clopper-Pearson interval, Barnard's p to the baseline."""
     ended = runs[runs["outcome"].isin(["finished", "diverged"])]
     counted = {
         arm: (int((mine["outcome"] == "diverged").sum()), len(mine))

@@ -181,7 +181,7 @@ def _cross_entropy(q: FloatArray, classes: int) -> FloatArray:
     low, high = 1e-3, 1e4
     inside = np.clip(q, low, high)
     first, last = np.floor(4 * np.log10(inside.min())), np.ceil(4 * np.log10(inside.max()))
-    nodes = np.arange(first, max(last, first + 1) + 1) / 4
+    nodes = np.arange(first - 1, last + 2) / 4
     at_nodes = [initial_cross_entropy(10.0**node, classes) for node in nodes]
     found = PchipInterpolator(nodes, at_nodes)(np.log10(inside))
     small = np.log(classes) + q / 2 * (1 - 1 / classes)

@@ -101,6 +101,7 @@ class Page:
     claims: Sequence[Claim]
     remarks: Sequence[str] = ()
     sections: Sequence[Section] = field(default_factory=list)
+    unfolded = 12
 
     def html(self) -> str:
         """One file: figures inline, no request to anywhere; every text is escaped."""

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import choice, pairs, sources, strips, summary
-from harness.analysis.blocks import is_crossed
+from harness.analysis.blocks import is_crossed, scores
 from harness.analysis.claims import p_value, signed
 from harness.analysis.figure import svg
 from harness.analysis.render import Block, Drawing, Lines, Missing, Section, Table, Text
@@ -43,7 +43,7 @@ def overview(study: Study) -> Section:
     """One row an arm, and the runs that diverged."""
     over = "data draws (seeds averaged in each)" if is_crossed(study.runs) else "blocks"
     caption = (
-        f"Mean ± half width of the 95 % Student t interval over {over}; sd over the same. "
+        f"Mean ± half width of the 95 % Student t interval over {over}; sd, min and max over runs. "
         "Gap: train accuracy − test accuracy, both in inference mode."
     )
     if study.examples is not None:
@@ -75,16 +75,17 @@ def points(study: Study) -> Section:
     """Every run."""
     notes = {arm: f"{k} of {n} runs diverged" for arm, (k, n) in study.diverged.items()}
     blocks: list[Block] = []
-    figure = strips.raw_points(study.scores, study.arms, "test accuracy (%)", notes)
+    cells, label = scores(study.runs, study.arms, METRIC, every=True), "test accuracy (%)"
+    figure = strips.raw_points(cells, study.arms, label, notes, units=study.scores)
     blocks.append(
         Drawing(
             "raw_points",
             svg(figure),
-            "Test accuracy of every run; grey lines join the runs of one block, bars are the mean and its 95 % t interval.",
+            "Test accuracy of every run; grey lines join a block, bars are the mean and its 95 % t interval.",
         )
     )
     if len(close := strips.crowded(study.scores, study.arms)) >= 2:
-        figure = strips.raw_points(study.scores, study.arms, "test accuracy (%)", notes, only=close)
+        figure = strips.raw_points(cells, study.arms, label, notes, only=close, units=study.scores)
         caption = f"The same for the {len(close)} arms that lie close together."
         blocks.append(Drawing("raw_points_close", svg(figure), caption))
     return Section("Every run", blocks)
@@ -210,14 +211,15 @@ def selection(study: Study) -> Section:
     lines = [
         f"Validation chooses {chosen.chosen}: test accuracy {chosen.apparent:.2f} % as it stands, "
         f"{chosen.corrected:.2f} % corrected for having been chosen (bootstrap over blocks, Tsamardinos 2018).",
-        f"On the test set the best of the {luck.arms} arms without diverged or missing runs lies {luck.observed:.2f} points above their mean; "
-        f"equal arms would give {luck.expected:.2f} by luck.",
+        f"On the test set the best of the {luck.arms} arms without diverged or missing runs lies {luck.observed:.2f} "
+        f"points above their mean; equal arms would give {luck.expected:.2f} by luck.",
         "Best on a block, share of the blocks: "
         + ", ".join(f"{arm} {100 * share:.0f} %" for arm, share in chosen.wins.items() if share > 0)
         + ".",
     ]
     fresh = [i + 1 + int(study.runs["block"].max()) for i in range(min(10, study.runs["block"].nunique()))]
-    command = study.again("seeds=" + str(fresh).replace(" ", ""), f"sweep.name={study.name}_confirm")
+    blocks_of_its_own = "root_seed=1" if is_crossed(study.runs) else f"seeds={fresh}".replace(" ", "")
+    command = study.again(blocks_of_its_own, f"sweep.name={study.name}_confirm")
     blocks += [Lines(lines), Missing("To confirm on fresh blocks:", command)]
     return Section("Selection", blocks)
 

@@ -31,15 +31,17 @@ def raw_points(
     label: str,
     notes: Mapping[str, str] | None = None,
     only: Sequence[str] | None = None,
+    units: pd.DataFrame | None = None,
 ) -> Figure:
     """Every score as a point, points of one block joined; below them the mean and its 95 % t interval.
 
     Args:
-        scores: one row a block, one column an arm.
+        scores: one row a run's block, one column an arm.
         arms: all arms of the sweep, in order.
         label: of the axis, with its unit.
         notes: what to write into the row of an arm (that its runs diverged).
         only: the arms to show; None: all.
+        units: what the interval is taken over, in the same shape; None: the scores themselves.
     """
     shown = list(arms if only is None else only)
     figure, axes = _rows(len(shown))
@@ -53,7 +55,7 @@ def raw_points(
         axes.plot(
             column, np.full(len(column), place), mark[arm], color=color, markersize=4.5, alpha=0.55, zorder=2, mew=0
         )
-        _interval(axes, column, place + 0.24, color)
+        _interval(axes, column if units is None else units[arm].to_numpy(float), place + 0.24, color)
         if notes and arm in notes:
             axes.text(
                 0.01, place, notes[arm], transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=GREY

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.analysis import choice, pairs
 from harness.analysis.activations import Histogram
-from harness.analysis.blocks import blocks_of, scores, units
+from harness.analysis.blocks import blocks_of, is_crossed, scores, units
 from harness.analysis.claims import Claim, claims
 from harness.analysis.comparison import Comparison
 from harness.analysis.decompositions import decompose_arms
@@ -132,7 +132,7 @@ class Study:
     @cached_property
     def claims(self) -> list[Claim]:
         """One a comparison."""
-        return claims(self.comparisons, METRIC, self.diverged)
+        return claims(self.comparisons, METRIC, self.diverged, "data draws" if is_crossed(self.runs) else "blocks")
 
     @cached_property
     def units(self) -> list[str]:

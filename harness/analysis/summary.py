@@ -20,8 +20,8 @@ def summary_table(
     """One row an arm, in the order declared: n, then mean and 95 % t interval of each score, as logged (shares, nats).
 
     n counts finished runs; `diverged`, `failed` and `missing` count the others; `seconds` is the mean wall time of a
-    run. Of the test accuracy also sd, min, max, from 8 units on the interquartile mean, and with `examples` the floor
-    of the sd. Where draws are crossed with seeds, the draws' means are what mean, interval and sd are taken over.
+    run. Of the test accuracy also sd, min, max, from 8 runs on the interquartile mean, and with `examples` the floor of
+    the sd. Where draws are crossed with seeds, mean and interval are taken over the draws' means.
     """
     crossed = is_crossed(runs)
     named = runs.assign(unit=units(runs)) if len(runs) else runs
@@ -32,13 +32,12 @@ def summary_table(
         done = mine[mine["outcome"] == "finished"] if len(mine) else mine
         row: dict[str, object] = {"arm": arm, "n": len(done)}
         for metric in SCORES:
-            scores = done[metric].to_numpy(float) if metric in done else np.zeros(0)
-            if crossed and len(scores):
-                scores = done.groupby("unit")[metric].mean().to_numpy(float)
+            every = done[metric].to_numpy(float) if metric in done else np.zeros(0)
+            scores = done.groupby("unit")[metric].mean().to_numpy(float) if crossed and len(every) else every
             interval = mean_ci(scores)
             row |= {metric: interval.value, f"{metric}.ci_low": interval.low, f"{metric}.ci_high": interval.high}
             if metric == "accuracy/test":
-                known = scores[np.isfinite(scores)]
+                known = every[np.isfinite(every)]
                 row |= {
                     f"{metric}.sd": spread(known),
                     f"{metric}.min": float(known.min()) if len(known) else np.nan,

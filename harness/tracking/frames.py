@@ -20,7 +20,7 @@ from harness.tracking.store import StoreError, open_store
 from harness.tracking.sweeps import Declaration, declared
 
 MOST_POINTS = 25_000  # of one metric of one run
-TAGS = ("data.digest", "weights.initial", "git.sha", "git.dirty", "device", "host", "command")
+TAGS = ("sweep", "data.digest", "weights.initial", "git.sha", "git.dirty", "device", "host", "command")
 
 
 def is_curve(metric: str) -> bool:
@@ -98,7 +98,7 @@ class Results:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """One row a run: run_id, arm, arm_key, draw, block, status, outcome, outcome.step, seconds, config, final metrics.
+        """One row a run: run_id, arm, arm_key, draw, block, status, outcome, outcome.step, seconds, metrics, config.
 
         Also where it comes from: data.digest, weights.initial, git.sha, git.dirty, device, host, command, and
         `seed.<stream>`, the seed of each random stream as text. Config columns are strings, as MLflow keeps them.
@@ -223,7 +223,7 @@ class Results:
 
     @cached_property
     def histograms(self) -> pd.DataFrame:
-        """Non-empty bins: run_id, arm, draw, block, step, layer, array, low, high, count; edges are the same everywhere."""
+        """Non-empty bins, the same edges everywhere: run_id, arm, draw, block, step, layer, array, low, high, count."""
         parts = []
         for run_id, data in self.arrays("histograms.npz"):
             t, a, b = np.nonzero(data["counts"] > 0)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.data.draws import Indices, order, split, stratified
+from harness.data.draws import Indices, Part, Split, draw, order, split, stratified
 
 LABELS = np.array([1, 0, 0, 2, 0, 1, 0, 0, 1, 0])  # six, three and one example
 
@@ -145,3 +145,55 @@ def test_a_batch_may_be_all_of_train_but_no_more() -> None:
 def test_order_refuses_what_is_out_of_range(kwargs: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(kwargs))}.*must be"):
         order(**{"seed": 0, "train": np.arange(8, dtype=np.int32), "batch_size": 2, "steps": 1, **kwargs})  # type: ignore[arg-type]
+
+
+def drawn(scheme: str, index: int = 0, count: int = 10, examples: int | None = None, val_share: float = 0.0) -> Split:
+    labels = np.repeat(np.arange(5), 200)
+    return draw(labels, scheme, examples, Part(index, count, seed=3), 40 + index, val_share, 50)
+
+
+def test_disjoint_draws_share_no_example_and_use_them_all():
+    parts = [drawn("disjoint", index).train for index in range(10)]
+    assert sorted(np.concatenate(parts)) == list(range(1000))
+
+
+def test_every_disjoint_draw_holds_the_classes_in_proportion():
+    labels = np.repeat(np.arange(5), 200)
+    for index in range(10):
+        counts = np.bincount(labels[drawn("disjoint", index, examples=50).train], minlength=5)
+        assert counts.tolist() == [10] * 5
+
+
+def test_the_parts_of_a_partition_do_not_depend_on_the_draws_own_seed():
+    labels = np.repeat(np.arange(5), 200)
+    one, other = (draw(labels, "disjoint", None, Part(4, 10, 3), seed, 0.0, 50) for seed in (1, 2))
+    assert np.array_equal(one.train, other.train)
+
+
+def test_more_disjoint_examples_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="10 disjoint draws of 101 need more than the 1000 examples"):
+        drawn("disjoint", examples=101)
+
+
+def test_a_bootstrap_draw_repeats_examples_but_never_takes_those_held_out():
+    split = drawn("bootstrap", val_share=0.2)
+    assert len(split.train) == 800
+    assert 0.58 < len(np.unique(split.train)) / 800 < 0.68  # 1 - 1/e
+    assert not set(split.train) & set(split.val)
+
+
+def test_subsamples_of_two_draws_overlap_by_chance_alone():
+    one, other = (set(drawn("subsample", index, examples=100).train) for index in (0, 1))
+    assert len(one) == len(other) == 100
+    assert 1 <= len(one & other) <= 25  # 10 expected
+
+
+def test_the_examples_that_measure_the_fit_are_among_those_trained_on():
+    for scheme in ("all", "disjoint", "subsample", "bootstrap"):
+        split = drawn(scheme, examples=100, val_share=0.1)
+        assert set(split.train_eval) <= set(split.train)
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(ValueError, match="all, disjoint, subsample or bootstrap, got 'jackknife'"):
+        drawn("jackknife")

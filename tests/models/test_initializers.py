@@ -106,7 +106,9 @@ def test_output_goes_before_the_kind_of_layer_and_that_before_default() -> None:
 
 
 def test_a_bias_scheme_is_used(mlp: Any) -> None:
-    scheme = Scheme({"_target_": "keras.initializers.Zeros"}, bias={"_target_": "keras.initializers.Constant", "value": 2.0})
+    scheme = Scheme(
+        {"_target_": "keras.initializers.Zeros"}, bias={"_target_": "keras.initializers.Constant", "value": 2.0}
+    )
     values = start(mlp, scheme)
     assert (values["dense1/bias"] == 2).all()
     assert not values["dense1/kernel"].any()

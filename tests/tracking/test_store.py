@@ -17,7 +17,6 @@ from mlflow import MlflowClient
 
 from harness.tracking.store import StoreError, experiment_id, open_store, sqlite_uri
 
-
 NewStore = Callable[[Path], MlflowClient]
 
 
@@ -152,7 +151,7 @@ def server() -> Iterator[tuple[str, list[int]]]:
     status = [500]
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
+        def do_GET(self) -> None:
             self.send_error(status[0])
 
         def log_message(self, *_: object) -> None:

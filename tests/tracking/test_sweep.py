@@ -165,9 +165,7 @@ def test_tags_make_a_run_searchable_and_say_where_it_comes_from(swept: Swept, ro
 
 
 def test_blocks_start_differently_and_arms_of_a_block_alike(swept: Swept) -> None:
-    starts = {
-        (arm, seed): swept.run(arm, seed).data.tags["weights.initial"] for arm in (WELL, ILL) for seed in SEEDS
-    }
+    starts = {(arm, seed): swept.run(arm, seed).data.tags["weights.initial"] for arm in (WELL, ILL) for seed in SEEDS}
     assert len(set(starts.values())) == 3
     assert all(starts[WELL, seed] == starts[ILL, seed] for seed in SEEDS)
 

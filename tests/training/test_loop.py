@@ -24,9 +24,7 @@ ReplicaOf = Callable[..., Replica]
 NOISY = ("arch.dropout=0.3", "augment=shift", "optimizer=adam")
 
 
-def run(
-    prepared: Prepared, replica: Replica, block: int | Block = 0, **more: Any
-) -> tuple[Outcome, MemoryRecorder]:
+def run(prepared: Prepared, replica: Replica, block: int | Block = 0, **more: Any) -> tuple[Outcome, MemoryRecorder]:
     recorder = MemoryRecorder()
     block = Block.of(block) if isinstance(block, int) else block
     outcome = loop.train(replica, prepared.recipe, prepared.draw(block), block, recorder, **more)
@@ -251,9 +249,7 @@ def test_each_stream_alone_changes_the_run(prepare: Prepare, replica_of: Replica
     assert len(set(ends.values())) == 6, ends
 
 
-def test_the_initial_weights_are_reported(
-    finished: tuple[Outcome, MemoryRecorder, Replica], plain: Prepared
-) -> None:
+def test_the_initial_weights_are_reported(finished: tuple[Outcome, MemoryRecorder, Replica], plain: Prepared) -> None:
     _, recorder, replica = finished
     replica.reset(Block.of(0), plain.scheme, plain.draw(Block.of(0)).affine)
     assert recorder.facts["weights.initial"] == digest(replica.weights)
