@@ -26,7 +26,7 @@ def terminal_table(table: pd.DataFrame, question: str, baseline: str | None) -> 
     drawn = Table(
         title=question or None,
         title_justify="left",
-        caption="mean ± half width of the 95 % t interval over seeds",
+        caption="mean ± half width of the 95 % t interval over blocks; with draws=K a draw is a block",
     )
     text = brief(table, baseline)
     for column in text:

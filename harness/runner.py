@@ -271,19 +271,24 @@ class Runner:
             waiting.put(cell)
             key = cell.prepared.arm.key
             self._left[key] = self._left.get(key, 0) + 1
-        threads = [
-            threading.Thread(target=self._work, args=(device, waiting), name=f"slot {number}")
-            for number, device in enumerate(self.slots[: len(cells)])
-        ]
-        for thread in threads:
-            thread.start()
+        # Events, as Ctrl-C in Thread.join takes a thread that still runs for one that has ended (Python 3.11).
+        ended = [threading.Event() for _ in self.slots[: len(cells)]]
+
+        def work(device: str, end: threading.Event) -> None:
+            try:
+                self._work(device, waiting)
+            finally:
+                end.set()
+
+        for number, (device, end) in enumerate(zip(self.slots, ended, strict=False)):
+            threading.Thread(target=work, args=(device, end), name=f"slot {number}").start()
         try:
-            for thread in threads:
-                thread.join()
+            for end in ended:
+                end.wait()
         except BaseException:
             self.stop.set()
-            for thread in threads:
-                thread.join()
+            for end in ended:
+                end.wait()
             raise
 
     def _work(self, device: str, waiting: "queue.SimpleQueue[Cell]") -> None:

@@ -106,7 +106,9 @@ def make_store(
             if layers:
                 files["histograms.npz"] = _layers(position, seed)
             if examples and ended == "finished":
-                files["predictions.npz"] = _predictions(labels, classes, score(position, draw, seed), (position, draw, seed))
+                files["predictions.npz"] = _predictions(
+                    labels, classes, score(position, draw, seed), (position, draw, seed)
+                )
             artifacts.write(client, run, files)
             client.set_terminated(run.info.run_id, "FINISHED", end_time=3000)
     return client

@@ -83,7 +83,7 @@ def test_help_names_the_groups_and_their_files(tmp_path: Path) -> None:
     for line in (
         "arch: convnet, lenet5, lenet5_relu, mlp, softmax",
         "optimizer: adagrad, adam, adamw, momentum, nesterov, rmsprop, sgd",
-        "sweep: init_schemes",
+        "sweep: ",
     ):
         assert line in done.out
     assert list(tmp_path.iterdir()) == []
@@ -192,13 +192,13 @@ LONG = (
     "data=npz",
     "data.path=rows.npz",
     "seeds=2",
-    "train.steps=12000",
+    "train.steps=9000",
     "train.batch_size=10",
-    "train.evaluate={at:[0],every:4000}",
-    "train.probe.at=[0,4000,8000]",
+    "train.evaluate={at:[0],every:3000}",
+    "train.probe.at=[0,3000,6000]",
     "train.checkpoint={every:300,at:[]}",
 )
-MOMENTS = [0, 4000, 8000, 12000]
+MOMENTS = [0, 3000, 6000, 9000]
 
 
 def save(data: Dataset, folder: Path) -> None:

@@ -16,6 +16,7 @@ from synthetic import accuracy, make_store
 import harness
 from harness import report
 from harness.analysis.contents import SECTIONS
+from harness.analysis.crossed import crossed_mean
 from harness.tracking.frames import load
 
 ARMS = ("initializer=he", "initializer=glorot", "initializer=<i>normal</i>")
@@ -45,7 +46,9 @@ def store(tmp_path_factory) -> Path:
     make_store(folder, "crossed", ARMS[:2], range(2), draws=4, examples=60)
     make_store(folder, "other", ARMS[:2], range(5), digest="e" * 32)
     make_store(folder, "none", ARMS[:2], range(4), baseline=None)
-    make_store(folder, "margin", ARMS[:2], range(9), margin=0.5, correction="max_t", score=lambda a, d, s: accuracy(0, a, s))
+    make_store(
+        folder, "margin", ARMS[:2], range(9), margin=0.5, correction="max_t", score=lambda a, d, s: accuracy(0, a, s)
+    )
     return folder
 
 
@@ -137,7 +140,10 @@ def test_the_page_is_well_formed(pages):
 
 
 def test_claims_use_the_fixed_words_with_their_numbers(pages):
-    claims = re.findall(r'<li class="(\w+)"><b>(.*?)</b> against (.*?): <b>(.*?)</b> <span class="detail">(.*?)</span>', text_of(pages, "full"))
+    claims = re.findall(
+        r'<li class="(\w+)"><b>(.*?)</b> against (.*?): <b>(.*?)</b> <span class="detail">(.*?)</span>',
+        text_of(pages, "full"),
+    )
     assert [claim[1] for claim in claims] == ["initializer=he", "initializer=&lt;i&gt;normal&lt;/i&gt;"]
     table = pd.read_csv(pages / "full" / "tables" / "comparisons.csv")
     for (kind, _, _, verdict, detail), (_, row) in zip(claims, table.iterrows(), strict=True):
@@ -160,14 +166,14 @@ def test_comparisons_are_those_of_hand_computed_paired_differences(pages):
     assert row["p"] == pytest.approx(exact, abs=1e-12)
 
 
-def test_crossed_draws_are_compared_over_draws_with_their_seeds_averaged(pages):
+def test_crossed_runs_are_compared_for_new_draws_and_new_seeds(pages):
     row = pd.read_csv(pages / "crossed" / "tables" / "comparisons.csv").iloc[0]
-    by_draw = [
-        np.mean([100 * (accuracy(0, draw, seed) - accuracy(1, draw, seed)) for seed in range(2)]) for draw in range(4)
-    ]
-    assert row["n"] == 4
-    assert row["difference"] == pytest.approx(np.mean(by_draw), abs=1e-9)
-    assert "4 data draws" in text_of(pages, "crossed")
+    d = np.array([[100 * (accuracy(0, k, s) - accuracy(1, k, s)) for s in range(2)] for k in range(4)])
+    expected = crossed_mean(d).test
+    assert row["n"] == 8
+    assert row["difference"] == pytest.approx(d.mean(), abs=1e-9)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert "8 blocks (4 data draws × 2 seeds)" in text_of(pages, "crossed")
     table = pd.read_csv(pages / "crossed" / "tables" / "bias_variance.csv")
     assert list(table["scope"]) == ["over training sets"] * 2
     assert table[["draws", "seeds"]].to_numpy().tolist() == [[4, 2]] * 2
@@ -300,6 +306,18 @@ def test_a_notebook_loads_compares_and_decomposes(store):
     assert harness.plots.learning_curves(results.curves, list(ARMS)).axes
 
 
+def test_the_example_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    arms = ("initializer=he", "initializer=glorot", "initializer=lecun")
+    make_store(tmp_path / "mlruns", "init_schemes", arms, range(5), examples=60, layers=True)
+    notebook = json.loads((Path(__file__).parents[1] / "experiments" / "stored_sweep.ipynb").read_text())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, cell in enumerate(cell for cell in notebook["cells"] if cell["cell_type"] == "code"):
+        assert cell["outputs"] == []
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    assert set(names["table"]["arm"]) == {"initializer=he", "initializer=lecun"}  # type: ignore[index]
+
+
 def test_importing_harness_loads_nothing_heavy():
     code = "import sys, harness; print(json.dumps(sorted(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
@@ -312,7 +330,7 @@ CHROMIUM = shutil.which("chromium")
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_browser_shows_the_page_without_overflow_or_complaints(pages, tmp_path, width):
-    # Headless chromium makes no window narrower than 500 pixels, so the page is shown in a frame of the width asked for.
+    # Headless chromium makes no window narrower than 500 pixels: the page is shown in a frame of the width asked for.
     page = text_of(pages, "full")
     policy = re.search(r'<meta http-equiv="Content-Security-Policy".*?>', page)
     assert policy is not None

@@ -25,43 +25,55 @@ class Scale:
 
 
 def is_crossed(runs: pd.DataFrame) -> bool:
-    """Whether numbered data draws meet the same seeds (`draws=K seeds=S`)."""
-    return bool(len(runs)) and bool((runs["draw"] != "all").any())
+    """Whether several data draws meet several seeds (`draws=K seeds=S`): then neither alone is the block."""
+    return bool(len(runs)) and runs["draw"].nunique() > 1 and runs["block"].nunique() > 1
 
 
 def units(runs: pd.DataFrame) -> pd.Series:
-    """Each run's unit of replication, by name.
+    """Each run's block, by name: what it shares with one run of every other arm."""
+    seeds, draws = "seed " + runs["block"].astype(str), "draw " + runs["draw"].astype(str)
+    names = draws + " " + seeds if is_crossed(runs) else draws if len(runs) and runs["draw"].nunique() > 1 else seeds
+    return (_root(runs) + names).rename("unit")
 
-    Runs of one draw share its training examples, so where draws are crossed with seeds the draw is the unit and its
-    seeds are averaged. The root seed is part of the name where there are several, as it changes all streams.
-    """
-    seeds = "seed " + runs["block"].astype(str)
-    names = seeds.where(runs["draw"] == "all", "draw " + runs["draw"].astype(str)) if is_crossed(runs) else seeds
+
+def _root(runs: pd.DataFrame) -> pd.Series:
+    """A word to put first where there are several root seeds, as they change all streams."""
     if "root_seed" in runs and runs["root_seed"].nunique() > 1:
-        names = "root " + runs["root_seed"].astype(str) + " " + names
-    return names.rename("unit")
+        return "root " + runs["root_seed"].astype(str) + " "
+    return pd.Series("", runs.index)
 
 
-def cells(runs: pd.DataFrame) -> pd.Series:
-    """Each run's draw and seed, by name: what it shares with one run of every other arm."""
-    crossed = is_crossed(runs)
-    return (units(runs) + " seed " + runs["block"].astype(str)).rename("unit") if crossed else units(runs)
+def scores(runs: pd.DataFrame, arms: Sequence[str], metric: str) -> pd.DataFrame:
+    """Final scores of finished runs: one row a block, one column an arm, in the units of `Scale.of(metric)`.
 
-
-def scores(runs: pd.DataFrame, arms: Sequence[str], metric: str, every: bool = False) -> pd.DataFrame:
-    """Final scores of finished runs: one row a unit, one column an arm, in the units of `Scale.of(metric)`.
-
-    A unit on which an arm has no finished run is NaN. With `every`, a row is one draw and seed instead.
+    A block on which an arm has no finished run is NaN.
     """
     if metric not in runs:
         return pd.DataFrame(index=pd.Index([], name="unit"), columns=list(arms), dtype=float)
-    frame = runs[["arm"]].assign(
-        unit=cells(runs) if every else units(runs),
-        value=runs[metric].where(runs["outcome"] == "finished") * Scale.of(metric).factor,
-    )
+    frame = runs[["arm"]].assign(unit=units(runs), value=_values(runs, metric))
     order = list(dict.fromkeys(frame.sort_values("unit", key=_natural)["unit"]))
-    table = frame.pivot_table(index="unit", columns="arm", values="value", aggfunc="mean", dropna=False)
+    table = frame.pivot_table(index="unit", columns="arm", values="value", aggfunc="last", dropna=False)
     return table.reindex(index=order, columns=list(arms)).astype(float)
+
+
+def grids(runs: pd.DataFrame, arms: Sequence[str], metric: str) -> dict[str, npt.NDArray[np.float64]]:
+    """Arm -> final scores [draw, seed] over all draws and seeds of the runs, NaN where there is none."""
+    root = _root(runs)
+    frame = runs[["arm"]].assign(
+        row=root + runs["draw"].astype(str), column=root + runs["block"].astype(str), value=_values(runs, metric)
+    )
+    rows, columns = (sorted(frame[name].unique(), key=lambda x: (len(x), x)) for name in ("row", "column"))
+    found = {}
+    for arm in arms:
+        table = frame[frame["arm"] == arm].pivot_table(
+            index="row", columns="column", values="value", aggfunc="last", dropna=False
+        )
+        found[arm] = table.reindex(index=rows, columns=columns).to_numpy(np.float64)
+    return found
+
+
+def _values(runs: pd.DataFrame, metric: str) -> pd.Series:
+    return runs[metric].where(runs["outcome"] == "finished") * Scale.of(metric).factor
 
 
 def _natural(names: pd.Series) -> pd.Series:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.analysis.blocks import scores
+from harness.analysis.blocks import grids, is_crossed, scores
+from harness.analysis.crossed import complete
 from harness.analysis.selection import Advantage, advantage, bootstrap_selection, winners
 
 
@@ -43,10 +44,19 @@ def choose(runs: pd.DataFrame, arms: Sequence[str]) -> Choice | None:
         arms[picked.index] if picked.index >= 0 else None,
         picked.apparent,
         picked.corrected,
-        advantage(test[eligible].T.to_numpy(float)),
+        _luck(runs, test[eligible], eligible),
         winners({arm: test[arm].to_numpy(float) for arm in arms}),
         eligible,
     )
+
+
+def _luck(runs: pd.DataFrame, test: pd.DataFrame, arms: Sequence[str]) -> Advantage:
+    """Where draws are crossed with seeds, the larger of what either leaves to luck."""
+    if not is_crossed(runs):
+        return advantage(test.T.to_numpy(float))
+    tables = [complete(grid) for grid in grids(runs, arms, "accuracy/test").values()]
+    found = [advantage([table.mean(axis=axis) for table in tables]) for axis in (0, 1)]
+    return max(found, key=lambda each: each.expected)
 
 
 def groups(arms: Sequence[str], tune: Sequence[str]) -> dict[str, list[str]]:

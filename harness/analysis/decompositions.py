@@ -72,48 +72,50 @@ def grid(
     return logits.reshape(*ids.shape, *logits.shape[1:]), labels, ids
 
 
-def text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as a page shows it: errors and 0-1 parts in %, Brier and cross-entropy as they are, value ± error."""
-    rows = []
+_PERCENT = {
+    "train error %": "error.train",
+    "test error %": "error",
+    "gap %": "gap.error",
+    "0-1 bias² %": "zero_one.bias2",
+    "0-1 data %": "zero_one.v_data",
+    "0-1 seed %": "zero_one.v_init",
+    "0-1 data × seed %": "zero_one.v_interaction",
+    "vote error %": "domingos.bias",
+    "ensemble error %, logits": "ensemble_logit_error",
+    "ensemble error %, probabilities": "ensemble_prob_error",
+}
+_PLAIN = {
+    "Brier bias²": "brier.bias2",
+    "Brier data": "brier.v_data",
+    "Brier seed": "brier.v_init",
+    "Brier data × seed": "brier.v_interaction",
+    "CE bias": "cross_entropy.bias",
+    "CE between draws": "cross_entropy.v_between",
+    "CE within": "cross_entropy.v_within",
+}
+
+
+def texts(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table as a page shows it, value ± error: errors and the 0-1 loss in %; the Brier score and cross-entropy."""
+    percent, plain = [], []
     for _, row in table.iterrows():
-
-        def shown(name: str, scale: float = 1, digits: int = 3, row: pd.Series = row) -> str:
-            value, error = row[name] * scale, row.get(f"{name}.se", np.nan) * scale
-            if np.isnan(value):
-                return "–"
-            return f"{value:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
-
-        percent = {
-            "train error %": "error.train",
-            "test error %": "error",
-            "gap %": "gap.error",
-            "0-1 bias² %": "zero_one.bias2",
-            "0-1 data %": "zero_one.v_data",
-            "0-1 seed %": "zero_one.v_init",
-            "0-1 data × seed %": "zero_one.v_interaction",
-        }
-        plain = {
-            "Brier bias²": "brier.bias2",
-            "Brier data": "brier.v_data",
-            "Brier seed": "brier.v_init",
-            "Brier data × seed": "brier.v_interaction",
-            "CE bias": "cross_entropy.bias",
-            "CE between draws": "cross_entropy.v_between",
-            "CE within": "cross_entropy.v_within",
-        }
-        votes = {
-            "vote error %": "domingos.bias",
-            "ensemble error % (logits)": "ensemble_logit_error",
-            "ensemble error % (probabilities)": "ensemble_prob_error",
-        }
-        cells = {"arm": row["arm"], "draws × seeds": f"{row['draws']} × {row['seeds']}"}
-        cells |= {name: shown(column, 100, 2) for name, column in percent.items()}
-        cells |= {name: shown(column) for name, column in plain.items()}
-        cells |= {name: shown(column, 100, 2) for name, column in votes.items()}
         worst = max(abs(row[f"{kind}.check"]) for kind in ("zero_one", "brier", "cross_entropy"))
-        rows.append(cells | {"bias + variance − loss": f"{worst:.0e}"})
-    frame = pd.DataFrame(rows)
-    return frame[[name for name in frame if (frame[name] != "–").any()]]
+        head = {"arm": row["arm"], "draws × seeds": f"{row['draws']} × {row['seeds']}"}
+        percent.append(head | {name: _plus_minus(row, column, 100, 2) for name, column in _PERCENT.items()})
+        cells = {name: _plus_minus(row, column, 1, 3) for name, column in _PLAIN.items()}
+        plain.append(head | cells | {"bias + variance − loss": f"{worst:.0e}"})
+    one, other = pd.DataFrame(percent), pd.DataFrame(plain)
+    return (
+        one[[name for name in one if (one[name] != "–").any()]],
+        other[[name for name in other if (other[name] != "–").any()]],
+    )
+
+
+def _plus_minus(row: pd.Series, name: str, scale: float, digits: int) -> str:
+    value, error = row[name] * scale, row.get(f"{name}.se", np.nan) * scale
+    if np.isnan(value):
+        return "–"
+    return f"{value:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
 
 
 def stacked_bars(table: pd.DataFrame, arms: Sequence[str]) -> Figure:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.analysis import stats
-from harness.analysis.blocks import units
+from harness.analysis.crossed import complete, crossed_mean
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
@@ -20,13 +20,13 @@ class Examples:
     Attributes:
         labels: (n,) true classes.
         runs: arm -> (runs, n) whether each run is right.
-        units: arm -> the unit of replication of each of these runs.
+        cells: arm -> draw and seed of each of these runs.
         votes: arm -> (n, classes) share of the runs that call the example so.
     """
 
     labels: npt.NDArray[np.intp]
     runs: Mapping[str, npt.NDArray[np.bool_]]
-    units: Mapping[str, Sequence[str]]
+    cells: Mapping[str, Sequence[tuple[str, str]]]
     votes: Mapping[str, npt.NDArray[np.float64]]
 
     @classmethod
@@ -34,7 +34,7 @@ class Examples:
         """From run id -> test_logits, test_labels; None where labels are missing or differ between the runs."""
         labels: npt.NDArray[np.intp] | None = None
         right, names, votes = {}, {}, {}
-        finished = runs[runs["outcome"] == "finished"].assign(unit=units(runs))
+        finished = runs[runs["outcome"] == "finished"]
         for arm in arms:
             mine = finished[(finished["arm"] == arm) & finished["run_id"].isin(list(predictions))]
             called = []
@@ -50,21 +50,40 @@ class Examples:
             if called and labels is not None:
                 classes = predictions[mine["run_id"].iloc[0]]["test_logits"].shape[1]
                 stacked = np.stack(called)
-                right[arm], names[arm] = stacked == labels, list(mine["unit"])
+                right[arm] = stacked == labels
+                root = mine["root_seed"].astype(str) if "root_seed" in mine else ""
+                draws = root + " " + mine["draw"].astype(str)
+                names[arm] = list(zip(draws, root + " " + mine["block"].astype(str), strict=True))
                 votes[arm] = np.stack([(stacked == c).mean(axis=0) for c in range(classes)], axis=1)
         return None if labels is None else cls(labels, right, names, votes)
 
-    def by_unit(self, arm: str) -> pd.DataFrame:
-        """Mean correctness, one row a unit, one column an example."""
-        return pd.DataFrame(self.runs[arm].astype(np.float32)).groupby(list(self.units[arm])).mean()
-
     def difference(self, arm: str, reference: str) -> stats.Interval:
-        """Difference of the accuracies (shares) with an interval for new blocks *and* new test examples (F15)."""
+        """Difference of the accuracies (shares) with an interval for new blocks *and* new test examples (F15).
+
+        Where draws are crossed with seeds, for new draws, new seeds and new examples.
+        """
         if arm not in self.runs or reference not in self.runs:
             return stats.Interval(np.nan, np.nan, np.nan, 0)
-        a, b = self.by_unit(arm), self.by_unit(reference)
-        shared = a.index.intersection(b.index)
-        return stats.two_way_ci(a.loc[shared].to_numpy(float) - b.loc[shared].to_numpy(float))
+        there = {cell: row for row, cell in enumerate(self.cells[reference])}
+        shared = [(row, there[cell]) for row, cell in enumerate(self.cells[arm]) if cell in there]
+        cells = [cell for cell in self.cells[arm] if cell in there]
+        ours, theirs = [row for row, _ in shared], [row for _, row in shared]
+        d = self.runs[arm][ours].astype(float) - self.runs[reference][theirs]
+        draws, seeds = (sorted({cell[place] for cell in cells}) for place in (0, 1))
+        if len(draws) < 2 or len(seeds) < 2:
+            return stats.two_way_ci(d)
+        grid = np.full((len(draws), len(seeds)), np.nan)
+        for (draw, seed), score in zip(cells, d.mean(axis=1), strict=True):
+            grid[draws.index(draw), seeds.index(seed)] = score
+        mean = crossed_mean(complete(grid))
+        runs, count = d.shape
+        of_examples = runs * float(d.mean(axis=0).var(ddof=1))
+        rest = float(((d - d.mean(axis=0) - d.mean(axis=1)[:, None] + d.mean()) ** 2).sum()) / (
+            (runs - 1) * (count - 1)
+        )
+        se = np.sqrt(mean.se**2 + max(0.0, of_examples - rest) / (runs * count))
+        half = (mean.test.high - mean.test.value) / mean.se * se if mean.se > 0 else np.nan
+        return stats.Interval(mean.test.value, mean.test.value - half, mean.test.value + half, runs)
 
     def spread(self, arm: str) -> stats.SeedSpread:
         """Standard deviation of the accuracy (share) over runs, and its floor (F16)."""

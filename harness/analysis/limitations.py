@@ -35,7 +35,7 @@ def _missing(study: Study) -> Iterator[str]:
 
 def _blocks(study: Study) -> Iterator[str]:
     sizes = [c.n for c in study.comparisons if c.n] or [int(n) for n in study.summary["n"] if n]
-    fewest = min(sizes, default=0)
+    fewest = 0 if is_crossed(study.runs) else min(sizes, default=0)
     if fewest and fewest < 4:
         yield f"{fewest} blocks: too few to say more than what is seen; 10 are usual, 29 for a headline claim."
     elif fewest and fewest < 8:
@@ -45,8 +45,8 @@ def _blocks(study: Study) -> Iterator[str]:
         )
     if is_crossed(study.runs):
         yield (
-            "Data draws are crossed with seeds: comparisons take the draw as the block and average its seeds, so the "
-            "seeds count as fixed."
+            "Data draws are crossed with seeds: the intervals are for new draws and new seeds, and as wide as the "
+            "fewer of the two make them."
         )
     for c in study.unpaired:
         yield (

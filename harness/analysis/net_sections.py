@@ -42,11 +42,14 @@ def bias_variance(study: Study) -> Section:
         text = "Over data draws and seeds, crossed: unbiased two-way analysis of variance of the stored logits."
         blocks.append(Text(text + (f" Draws: {schemes}." if schemes else "")))
     caption = (
-        "Value ± jackknife standard error. Bias² contains the label noise. 0-1: Kohavi and Wolpert; Brier sums over "
-        "the classes; cross-entropy (CE, nats) around the softmax of the mean logits. Gap = test − train error, which "
-        "some texts call variance. A part near zero may come out negative."
+        "Value ± jackknife standard error. Bias² contains the label noise; 0-1 after Kohavi and Wolpert; a part near "
+        "zero may come out negative. Gap = test − train error, which some texts call variance. Vote: the majority of "
+        "all runs. Ensembles: the mean over the seeds of one draw."
     )
-    blocks.append(Table(decompositions.text(table), caption, marked=study.baseline))
+    errors, losses = decompositions.texts(table)
+    blocks.append(Table(errors, caption, marked=study.baseline))
+    caption = "The Brier score sums over the classes; cross-entropy (CE, nats) around the softmax of the mean logits."
+    blocks.append(Table(losses, caption, marked=study.baseline))
     drawn = decompositions.stacked_bars(table, study.arms)
     blocks.append(
         Drawing(

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import stats
-from harness.analysis.blocks import Scale, blocks_of, scores
+from harness.analysis.blocks import Scale, blocks_of, grids, is_crossed, scores
 from harness.analysis.comparison import FEWEST_BLOCKS, Comparison, compare_family
+from harness.analysis.crossed import compare_crossed
 from harness.analysis.examples import Examples
 from harness.analysis.power import smallest_detectable
 
@@ -33,7 +34,8 @@ def compare_arms(
 ) -> tuple[Comparison, ...]:
     """All declared comparisons of a sweep on one metric, in the units of `Scale.of(metric)`.
 
-    Arms that share no block by design are compared by Welch's t, unpaired; `p_method` says so.
+    Arms that share no block by design are compared by Welch's t, unpaired, and crossed draws and seeds by a t for new
+    draws and new seeds; `p_method` says so.
 
     Raises:
         ValueError: the baseline is no arm.
@@ -56,13 +58,39 @@ def compare_arms(
     )
     ran = {arm: blocks_of(runs, arm) for arm in arms}
     apart = [not ran[c.arm] & ran[c.reference] for c in compared]
+    if is_crossed(runs):
+        grid = grids(runs, arms, metric)
+        chosen = [
+            _unpaired(c, columns[c.arm], columns[c.reference], scale, margin, rules.alpha / len(compared))
+            if alone
+            else compare_crossed(
+                grid[c.arm],
+                grid[c.reference],
+                arm=c.arm,
+                reference=c.reference,
+                higher_is_better=scale.higher_is_better,
+                margin=margin,
+                alpha=rules.alpha,
+                comparisons=len(compared),
+                ceiling=scale.ceiling,
+            )
+            for c, alone in zip(compared, apart, strict=True)
+        ]
+        return _decided(chosen, [True] * len(chosen), rules, scale)
     if not any(apart):
         return compared
-    welch = [
+    chosen = [
         _unpaired(c, columns[c.arm], columns[c.reference], scale, margin, rules.alpha / len(compared)) if alone else c
         for c, alone in zip(compared, apart, strict=True)
     ]
-    adjusted, equivalent = stats.holm([c.p for c in welch]), stats.holm([c.tost_p for c in welch])
+    return _decided(chosen, apart, rules, scale)
+
+
+def _decided(
+    comparisons: Sequence[Comparison], which: Sequence[bool], rules: Rules, scale: Scale
+) -> tuple[Comparison, ...]:
+    """Give the comparisons named by `which` their Holm p over the whole family, and a verdict."""
+    adjusted, equivalent = stats.holm([c.p for c in comparisons]), stats.holm([c.tost_p for c in comparisons])
     return tuple(
         replace(
             c,
@@ -70,9 +98,9 @@ def compare_arms(
             tost_p_holm=float(equivalent[i]),
             verdict=_verdict(c, float(adjusted[i]), float(equivalent[i]), rules.alpha, scale.higher_is_better),
         )
-        if alone
+        if chosen
         else c
-        for i, (c, alone) in enumerate(zip(welch, apart, strict=True))
+        for i, (c, chosen) in enumerate(zip(comparisons, which, strict=True))
     )
 
 
@@ -108,7 +136,7 @@ def _unpaired(
 
 
 def _verdict(c: Comparison, p: float, tost: float, alpha: float, higher_is_better: bool) -> str:
-    if c.n < FEWEST_BLOCKS:
+    if c.p_method == "none":
         return "too few blocks to say"
     if tost < alpha:
         return f"equivalent within {c.margin:.3g}"

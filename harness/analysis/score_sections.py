@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import choice, pairs, sources, strips, summary
-from harness.analysis.blocks import is_crossed, scores
+from harness.analysis.blocks import is_crossed
 from harness.analysis.claims import p_value, signed
 from harness.analysis.figure import svg
 from harness.analysis.render import Block, Drawing, Lines, Missing, Section, Table, Text
+from harness.analysis.stats import Interval
 from harness.analysis.study import METRIC, Study
 
 NO_BASELINE = "No comparison was declared. Name a baseline, or compare all pairs:"
@@ -41,9 +42,9 @@ def _some(names: list[str], most: int = 12) -> str:
 
 def overview(study: Study) -> Section:
     """One row an arm, and the runs that diverged."""
-    over = "data draws (seeds averaged in each)" if is_crossed(study.runs) else "blocks"
+    over = "for new data draws and new seeds" if is_crossed(study.runs) else "over blocks"
     caption = (
-        f"Mean ± half width of the 95 % Student t interval over {over}; sd, min and max over runs. "
+        f"Mean ± half width of the 95 % Student t interval {over}; sd, min and max over runs. "
         "Gap: train accuracy − test accuracy, both in inference mode."
     )
     if study.examples is not None:
@@ -75,8 +76,13 @@ def points(study: Study) -> Section:
     """Every run."""
     notes = {arm: f"{k} of {n} runs diverged" for arm, (k, n) in study.diverged.items()}
     blocks: list[Block] = []
-    cells, label = scores(study.runs, study.arms, METRIC, every=True), "test accuracy (%)"
-    figure = strips.raw_points(cells, study.arms, label, notes, units=study.scores)
+    label = "test accuracy (%)"
+    low, high = f"{METRIC}.ci_low", f"{METRIC}.ci_high"
+    drawn = {
+        str(row["arm"]): Interval(100 * row[METRIC], 100 * row[low], 100 * row[high], int(row["n"]))
+        for _, row in study.summary.iterrows()
+    }
+    figure = strips.raw_points(study.scores, study.arms, label, notes, intervals=drawn)
     blocks.append(
         Drawing(
             "raw_points",
@@ -85,7 +91,7 @@ def points(study: Study) -> Section:
         )
     )
     if len(close := strips.crowded(study.scores, study.arms)) >= 2:
-        figure = strips.raw_points(cells, study.arms, label, notes, only=close, units=study.scores)
+        figure = strips.raw_points(study.scores, study.arms, label, notes, only=close, intervals=drawn)
         caption = f"The same for the {len(close)} arms that lie close together."
         blocks.append(Drawing("raw_points_close", svg(figure), caption))
     return Section("Every run", blocks)
@@ -116,45 +122,59 @@ def pairwise(study: Study) -> Section:
     if not study.comparisons:
         return Section("Comparisons", [_no_family(study)])
     table = pairs.table(study.comparisons, METRIC, study.examples)
-    rows = []
+    estimates, tests = [], []
     for _, c in table.iterrows():
-        rows.append(
+        pair = {"arm": c["arm"], "against": c["reference"], "n": c["n"]}
+        estimates.append(
             {
-                "arm": c["arm"],
-                "against": c["reference"],
-                "n": c["n"],
+                **pair,
+                "verdict": c["verdict"].partition(" (")[0],
                 "difference": _number(c["difference"], signed=True),
                 "95 % CI, this test set": _bounds(c["ci_low"], c["ci_high"]),
                 "95 % CI, test distribution": _bounds(c["distribution_low"], c["distribution_high"]),
-                "d_z": _number(c["d_z"]),
                 "error ratio [95 % CI]": _with(c, "error_ratio"),
-                "block correlation": _number(c["rho"]),
-                "test": c["p_method"],
-                "p": p_value(c["p"]),
-                "sign-flip p (least possible)": f"{p_value(c['p_sign_flip'])} ({_least(c['n'])})" if c["n"] else "–",
-                "Holm p": p_value(c["p_holm"]),
-                "max-T p": p_value(c["p_max_t"]),
+                "d_z": _number(c["d_z"]),
                 "wins/ties/losses": f"{c['wins']}/{c['ties']}/{c['losses']}",
                 "P(better) [95 % CI]": _with(c, "p_better") if c["n"] else "–",
                 "smallest detectable": _number(c["mde"]),
-                "equivalence p": p_value(c["tost_p_holm"]),
-                "verdict": c["verdict"],
-                "Bouthillier": c["meaning"],
             }
         )
-    frame = pd.DataFrame(rows)
-    frame = frame[[name for name in frame if name in ("arm", "n") or (frame[name] != "–").any()]]
+        tests.append(
+            {
+                **pair,
+                "test": c["p_method"],
+                "p": p_value(c["p"]),
+                "Holm p": p_value(c["p_holm"]),
+                "max-T p": p_value(c["p_max_t"]),
+                "paired t p": p_value(c["p_t"]),
+                "sign-flip p": p_value(c["p_sign_flip"]),
+                "least possible": _least(c["n"]) if np.isfinite(c["p_sign_flip"]) else "–",
+                "equivalence p": p_value(c["tost_p_holm"]),
+                "block correlation": _number(c["rho"]),
+                "P(better) is": c["meaning"],
+            }
+        )
     caption = (
         "Test accuracy, differences in points. This test set: new blocks, the same test examples. Test distribution: "
         "new blocks and new test examples. Family: "
         f"{'each arm against the baseline' if study.rules.family == 'baseline' else 'all pairs'}, {len(table)} "
         f"comparisons, corrected by {'Holm' if study.rules.correction == 'holm' else 'max-T sign-flip'}. "
-        "Test: paired t below 8 blocks, exact sign-flip from 8 on, Welch's t where no block is shared."
     )
-    blocks: list[Block] = [Table(frame, caption)]
+    how = (
+        "Test: paired t below 8 blocks, exact sign-flip from 8 on, Welch's t where no block is shared; none below 4. "
+        "Draws × seeds: a t whose error is that of new draws and new seeds, none below 3 degrees of freedom. "
+        "Least possible: what the sign-flip p cannot go below. Block correlation: what pairing by block gains from."
+    )
+    blocks: list[Block] = [Table(_filled(estimates), caption), Table(_filled(tests), how)]
     if study.examples is None:
         blocks.append(_no_labels(study, "The interval for the test distribution"))
     return Section("Comparisons", blocks)
+
+
+def _filled(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """The table without columns that hold nothing but dashes."""
+    frame = pd.DataFrame(rows)
+    return frame[[name for name in frame if (frame[name] != "–").any()]]
 
 
 def _no_labels(study: Study, what: str) -> Missing:

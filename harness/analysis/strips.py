@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.comparison import Comparison
 from harness.analysis.figure import GREY, NARROW, legend, markers, new_figure, short_names, styles
-from harness.analysis.stats import FloatArray, mean_ci
+from harness.analysis.stats import FloatArray, Interval, mean_ci
 
 MANY_LINES = 200
 
@@ -31,7 +31,7 @@ def raw_points(
     label: str,
     notes: Mapping[str, str] | None = None,
     only: Sequence[str] | None = None,
-    units: pd.DataFrame | None = None,
+    intervals: Mapping[str, Interval] | None = None,
 ) -> Figure:
     """Every score as a point, points of one block joined; below them the mean and its 95 % t interval.
 
@@ -41,7 +41,7 @@ def raw_points(
         label: of the axis, with its unit.
         notes: what to write into the row of an arm (that its runs diverged).
         only: the arms to show; None: all.
-        units: what the interval is taken over, in the same shape; None: the scores themselves.
+        intervals: arm -> what to draw below its points; None: mean and t interval of the points.
     """
     shown = list(arms if only is None else only)
     figure, axes = _rows(len(shown))
@@ -55,7 +55,7 @@ def raw_points(
         axes.plot(
             column, np.full(len(column), place), mark[arm], color=color, markersize=4.5, alpha=0.55, zorder=2, mew=0
         )
-        _interval(axes, column if units is None else units[arm].to_numpy(float), place + 0.24, color)
+        _interval(axes, mean_ci(column) if intervals is None else intervals[arm], place + 0.24, color)
         if notes and arm in notes:
             axes.text(
                 0.01, place, notes[arm], transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=GREY
@@ -77,8 +77,7 @@ def crowded(scores: pd.DataFrame, arms: Sequence[str]) -> list[str]:
     return close if len(close) < len(arms) else []
 
 
-def _interval(axes: Axes, values: FloatArray, place: float, color: str) -> None:
-    interval = mean_ci(values)
+def _interval(axes: Axes, interval: Interval, place: float, color: str) -> None:
     if np.isfinite(interval.value):
         axes.plot([interval.low, interval.high], [place, place], color=color, linewidth=2, solid_capstyle="butt")
         axes.plot([interval.value], [place], "|", color=color, markersize=10, mew=2)

@@ -120,7 +120,7 @@ class Study:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Test accuracy (%) by unit of replication and arm."""
+        """Test accuracy (%) by block and arm."""
         return scores(self.runs, self.arms, METRIC)
 
     @cached_property
@@ -132,11 +132,14 @@ class Study:
     @cached_property
     def claims(self) -> list[Claim]:
         """One a comparison."""
-        return claims(self.comparisons, METRIC, self.diverged, "data draws" if is_crossed(self.runs) else "blocks")
+        unit = "blocks"
+        if is_crossed(self.runs):
+            unit = f"blocks ({self.runs['draw'].nunique()} data draws × {self.runs['block'].nunique()} seeds)"
+        return claims(self.comparisons, METRIC, self.diverged, unit)
 
     @cached_property
     def units(self) -> list[str]:
-        """All units of replication."""
+        """All blocks."""
         return list(dict.fromkeys(units(self.runs)))
 
     @cached_property

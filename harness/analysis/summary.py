@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.analysis.blocks import is_crossed, units
+from harness.analysis.blocks import Scale, grids, is_crossed
+from harness.analysis.crossed import complete, crossed_mean
 from harness.analysis.examples import Examples
 from harness.analysis.selection import iqm
-from harness.analysis.stats import mean_ci, spread
+from harness.analysis.stats import Interval, MeanTest, mean_ci, spread
 
 SCORES = ("accuracy/test", "gap/accuracy", "accuracy/val", "accuracy/train", "loss/test")
 IQM_BLOCKS = 8
@@ -21,20 +22,20 @@ def summary_table(
 
     n counts finished runs; `diverged`, `failed` and `missing` count the others; `seconds` is the mean wall time of a
     run. Of the test accuracy also sd, min, max, from 8 runs on the interquartile mean, and with `examples` the floor of
-    the sd. Where draws are crossed with seeds, mean and interval are taken over the draws' means.
+    the sd. Where draws are crossed with seeds, the intervals are for new draws and new seeds.
     """
     crossed = is_crossed(runs)
-    named = runs.assign(unit=units(runs)) if len(runs) else runs
     rows = []
     for arm in arms:
-        mine = named[named["arm"] == arm] if len(named) else named
+        mine = runs[runs["arm"] == arm] if len(runs) else runs
         outcomes = mine["outcome"].value_counts().to_dict() if len(mine) else {}
         done = mine[mine["outcome"] == "finished"] if len(mine) else mine
         row: dict[str, object] = {"arm": arm, "n": len(done)}
         for metric in SCORES:
             every = done[metric].to_numpy(float) if metric in done else np.zeros(0)
-            scores = done.groupby("unit")[metric].mean().to_numpy(float) if crossed and len(every) else every
-            interval = mean_ci(scores)
+            interval: Interval | MeanTest = mean_ci(every)
+            if crossed and metric in runs:
+                interval = crossed_mean(complete(grids(runs, [arm], metric)[arm] / Scale.of(metric).factor)).test
             row |= {metric: interval.value, f"{metric}.ci_low": interval.low, f"{metric}.ci_high": interval.high}
             if metric == "accuracy/test":
                 known = every[np.isfinite(every)]

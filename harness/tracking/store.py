@@ -122,6 +122,7 @@ def _ask(uri: str) -> None:
     try:
         urllib.request.urlopen(f"{without_password(uri).rstrip('/')}/health", timeout=PATIENCE_SECONDS).close()
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code not in (401, 403, 404):
             raise StoreError(f"tracking.uri={without_password(uri)}: answers {error}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.analysis.blocks import Scale, blocks_of, run_grid, scores, units
+from harness.analysis.blocks import Scale, blocks_of, grids, is_crossed, run_grid, scores, units
 
 
 def runs_of(*rows: tuple[str, str, int, str, float], root: str = "0") -> pd.DataFrame:
@@ -27,12 +27,20 @@ def test_a_diverged_run_keeps_its_block_without_a_score():
     assert blocks_of(runs, "a") == {"seed 0", "seed 1"}
 
 
-def test_a_crossed_draw_is_the_unit_and_its_seeds_are_averaged():
-    runs = runs_of(*(("a", str(d), s, "finished", 0.1 * (d + s)) for d in range(2) for s in range(3)))
-    assert scores(runs, ["a"], "accuracy/test")["a"].tolist() == pytest.approx([10, 20])
-    every = scores(runs, ["a"], "accuracy/test", every=True)
-    assert every.index[:2].tolist() == ["draw 0 seed 0", "draw 0 seed 1"]
-    assert len(every) == 6
+def test_crossed_draws_and_seeds_make_a_grid_whose_cells_are_the_blocks():
+    runs = runs_of(
+        *(("a", str(d), s, "finished", 0.1 * (d + s)) for d in range(2) for s in range(3) if (d, s) != (1, 1))
+    )
+    assert is_crossed(runs)
+    assert scores(runs, ["a"], "accuracy/test").index[:2].tolist() == ["draw 0 seed 0", "draw 0 seed 1"]
+    grid = grids(runs, ["a"], "accuracy/test")["a"]
+    np.testing.assert_allclose(grid, [[0, 10, 20], [10, np.nan, 30]])
+
+
+def test_draws_with_one_seed_each_are_the_blocks():
+    runs = runs_of(*(("a", str(d), 0, "finished", 0.5) for d in range(3)))
+    assert not is_crossed(runs)
+    assert scores(runs, ["a"], "accuracy/test").index.tolist() == ["draw 0", "draw 1", "draw 2"]
 
 
 def test_blocks_of_different_root_seeds_are_different_blocks():

@@ -6,7 +6,11 @@ import pytest
 
 from harness.analysis.choice import choose, groups, tuned
 
-ARMS = ["initializer=he,learning_rate.value=0.1", "initializer=he,learning_rate.value=0.01", "initializer=glorot,learning_rate.value=0.1"]
+ARMS = [
+    "initializer=he,learning_rate.value=0.1",
+    "initializer=he,learning_rate.value=0.01",
+    "initializer=glorot,learning_rate.value=0.1",
+]
 
 
 def runs_of(validation: dict[str, list[float]], test: dict[str, list[float]]) -> pd.DataFrame:

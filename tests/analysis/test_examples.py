@@ -31,9 +31,7 @@ def test_correctness_by_run_and_votes_by_example():
     assert examples is not None
     assert examples.runs["a"].tolist() == [[True, True, True, False], [True, True, False, False]]
     assert examples.votes["a"][2].tolist() == [0.5, 0, 0.5]
-    assert examples.difference("a", "b") == two_way_ci(
-        np.array([[0, 1, 0, -1], [1, 0, -1, -1]])
-    )
+    assert examples.difference("a", "b") == two_way_ci(np.array([[0, 1, 0, -1], [1, 0, -1, -1]]))
     assert examples.spread("a") == seed_spread(examples.runs["a"])
 
 

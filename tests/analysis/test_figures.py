@@ -19,13 +19,20 @@ from harness.analysis.propagation import signal_figure
 from harness.analysis.sources import source_bars
 from harness.bins import EDGES
 
-EIGHT = [f"initializer={name}" for name in "normal small_normal truncated_normal glorot he lecun orthogonal he_glorot".split()]
+SCHEMES = ("normal", "small_normal", "truncated_normal", "glorot", "he", "lecun", "orthogonal", "he_glorot")
+EIGHT = [f"initializer={name}" for name in SCHEMES]
 
 
 def runs_of(arms: list[str], blocks: int = 5) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows = [
-        {"arm": arm, "draw": "all", "block": b, "outcome": "finished", "accuracy/test": 0.6 + 0.04 * a + rng.normal(0, 0.01)}
+        {
+            "arm": arm,
+            "draw": "all",
+            "block": b,
+            "outcome": "finished",
+            "accuracy/test": 0.6 + 0.04 * a + rng.normal(0, 0.01),
+        }
         for a, arm in enumerate(arms)
         for b in range(blocks)
     ]
@@ -52,7 +59,9 @@ def histogram_of(steps: int, layers: tuple[str, ...] = ("conv1", "conv2", "logit
 
 
 def raw(arms: list[str]) -> Figure:
-    return strips.raw_points(scores(runs_of(arms), arms, "accuracy/test"), arms, "test accuracy (%)", {arms[0]: "diverged"})
+    return strips.raw_points(
+        scores(runs_of(arms), arms, "accuracy/test"), arms, "test accuracy (%)", {arms[0]: "diverged"}
+    )
 
 
 def differences(arms: list[str]) -> Figure:
@@ -82,7 +91,11 @@ def bars(arms: list[str]) -> Figure:
 
 
 def decomposition(arms: list[str]) -> Figure:
-    parts = {f"{kind}.{part}": 0.1 for kind in ("zero_one", "brier") for part in ("bias2", "v_data", "v_init", "v_interaction")}
+    parts = {
+        f"{kind}.{part}": 0.1
+        for kind in ("zero_one", "brier")
+        for part in ("bias2", "v_data", "v_init", "v_interaction")
+    }
     return plots.stacked_bars(pd.DataFrame([{"arm": arm, **parts} for arm in arms]), arms)
 
 
@@ -112,11 +125,11 @@ def hidden_ticks(figure: Figure) -> set[int]:
 def overlaps(figure: Figure) -> list[tuple[str, str]]:
     """Pairs of visible texts whose boxes overlap, or that stick out of the figure (paired with "outside")."""
     figure.canvas.draw()
-    found, boxes = [], []
+    found, boxes, hidden = [], [], hidden_ticks(figure)
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         box = text.get_window_extent()
-        if text.get_visible() and text.get_text().strip() and box.width > 0 and id(text) not in hidden_ticks(figure):
+        if text.get_visible() and text.get_text().strip() and box.width > 0 and id(text) not in hidden:
             boxes.append((text.get_text(), box))
             if box.x0 < -2 or box.y0 < -2 or box.x1 > figure.bbox.width + 2 or box.y1 > figure.bbox.height + 2:
                 found.append((text.get_text(), "outside"))
@@ -145,7 +158,9 @@ def test_a_hundred_arms_are_drawn_without_a_key():
 
 def test_an_arm_has_one_colour_in_every_figure():
     look = styles(EIGHT)
-    line = next(line for line in plots.learning_curves(curves_of(EIGHT), EIGHT).axes[1].lines if line.get_label() == "he")
+    line = next(
+        line for line in plots.learning_curves(curves_of(EIGHT), EIGHT).axes[1].lines if line.get_label() == "he"
+    )
     assert line.get_color() == look["initializer=he"]["color"]
     point = raw(EIGHT).axes[0].lines[-2]
     assert to_hex(point.get_color()).upper() == look[EIGHT[-1]]["color"]

@@ -14,7 +14,9 @@ def layer(kind: str, name: str, reads: tuple[int, ...], *sources: str, **config:
     found: dict[str, object] = {"class_name": kind, "config": {"name": name, **config}}
     if reads:
         found["build_config"] = {"input_shape": [None, *reads]}
-    return found | {"inbound_nodes": [{"args": [tensors] if len(tensors) > 1 else tensors, "kwargs": {}}] if tensors else []}
+    return found | {
+        "inbound_nodes": [{"args": [tensors] if len(tensors) > 1 else tensors, "kwargs": {}}] if tensors else []
+    }
 
 
 CONV = {"strides": [1, 1], "padding": "same", "dilation_rate": [1, 1], "groups": 1}
@@ -34,7 +36,10 @@ NET = [
 
 
 def test_the_weighted_layers_of_a_nested_net():
-    outer = {"class_name": "Functional", "config": {"layers": [layer("InputLayer", "raw", ()), {"class_name": "Functional", "config": {"layers": NET}}]}}
+    outer = {
+        "class_name": "Functional",
+        "config": {"layers": [layer("InputLayer", "raw", ()), {"class_name": "Functional", "config": {"layers": NET}}]},
+    }
     conv1, conv2, dense1, logits = weighted_layers(json.dumps(outer))
     assert [each.name for each in (conv1, conv2, dense1, logits)] == ["conv1", "conv2", "dense1", "logits"]
     assert (conv1.kernel, conv1.reads, conv1.source) == ((3, 3, 1, 4), (8, 8, 1), "input")

@@ -93,4 +93,6 @@ def test_the_first_loss_is_that_of_normal_logits():
 def test_first_losses_follow_the_integral_over_all_scales(q):
     curves = pd.DataFrame([{"arm": "a", "step": 0, "metric": "loss/train", "value": 3.4}])
     frame = moments("a", {("logits", "pre_activation", "mean_square"): q}, runs=1)
-    assert first_losses(frame, curves, ["a"], 10)["expected"][0] == pytest.approx(initial_cross_entropy(q, 10), rel=2e-3)
+    assert first_losses(frame, curves, ["a"], 10)["expected"][0] == pytest.approx(
+        initial_cross_entropy(q, 10), rel=2e-3
+    )

@@ -19,9 +19,7 @@ def test_components_of_a_hand_computed_table():
 def test_components_are_unbiased_at_two_by_two():
     rng = np.random.default_rng(0)
     draws = 20_000
-    tables = (
-        rng.normal(0, 2, (draws, 2, 1)) + rng.normal(0, 1, (draws, 1, 2)) + rng.normal(0, 0.5, (draws, 2, 2))
-    )
+    tables = rng.normal(0, 2, (draws, 2, 1)) + rng.normal(0, 1, (draws, 1, 2)) + rng.normal(0, 0.5, (draws, 2, 2))
     found = np.mean([components(table) for table in tables], axis=0)
     assert found == pytest.approx([4, 1, 0.25], rel=0.05)
 
