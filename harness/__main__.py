@@ -24,7 +24,7 @@ def job(composed: Any) -> None:
     """One arm in a job of a Hydra launcher."""
     from hydra.core.hydra_config import HydraConfig
 
-    from harness import sweep
+    from harness import composition, sweep
 
     hydra = HydraConfig.get()
     task = [*hydra.overrides.task]
@@ -35,7 +35,7 @@ def job(composed: Any) -> None:
     OmegaConf.set_struct(with_hydra, False)
     with open_dict(with_hydra):
         with_hydra.hydra = {"runtime": {"choices": dict(hydra.runtime.choices)}}
-    plan = sweep.Plan((sweep.arm(with_hydra, task, swept),))
+    plan = sweep.Plan((composition.arm(with_hydra, task, swept),))
     slots = sweep.open_slots(plan.config)
     sweep.train(plan, sweep.prepare(plan.arms), slots)
 
@@ -48,15 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _hydra(given)
     from hydra._internal.utils import get_args_parser
 
-    from harness import sweep
+    from harness import composition, sweep
 
     words = get_args_parser().parse_intermixed_args(given)
     try:
-        composition = sweep.compose(words.overrides, words.config_dir)
-        if composition.launcher == "basic":
-            return sweep.run(composition)
-        swept = ",".join(composition.arms[0].config.sweep.swept)
-        return sweep.run(composition, relaunch=["--multirun", *given, f"sweep.swept=[{swept}]"])
+        composed = composition.compose(words.overrides, words.config_dir)
+        if composed.launcher == "basic":
+            return sweep.run(composed.arms)
+        swept = ",".join(composed.arms[0].config.sweep.swept)
+        return sweep.run(composed.arms, relaunch=["--multirun", *given, f"sweep.swept=[{swept}]"])
     except Exception as error:
         if not isinstance(error, one_line_errors()):
             raise
@@ -83,11 +83,11 @@ def one_line_errors() -> tuple[type[Exception], ...]:
 def _hydra(given: list[str]) -> int:
     import hydra
 
-    from harness import config, sweep
+    from harness import composition, config
 
     assert config  # registers the schema
     sys.argv = [sys.argv[0], *given]
-    hydra.main(version_base="1.3", config_path=str(sweep.config_folder()), config_name="config")(lambda _: None)()
+    hydra.main(version_base="1.3", config_path=str(composition.config_folder()), config_name="config")(lambda _: None)()
     return 0
 
 

@@ -1,6 +1,5 @@
 """A sweep from its command line to its end: the arms that Hydra composes, the plan, the training, table and report."""
 
-import contextlib
 import gc
 import os
 import sys
@@ -9,137 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from harness.config import FREE, Arm, Config, ConfigError, block_ids, known_keys, resolve, unknown_key
+from harness.config import Arm, Config, ConfigError, block_ids
 from harness.streams import Block, blocks
-from harness.targets import TargetError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from harness.runner import Cell, Failure, Prepared
+    from harness.prepared import Prepared
+    from harness.runner import Cell, Failure
     from harness.tracking.frames import Results
-
-PACKAGE = Path(__file__).resolve().parent
-
-
-def config_folder() -> Path:
-    """The project's conf/ beside the package in a checkout, or the copy inside an installed package."""
-    beside = PACKAGE.parent / "conf"
-    return beside if (beside / "config.yaml").exists() else PACKAGE / "conf"
-
-
-@dataclass(frozen=True)
-class Composition:
-    """The arms of a command line, and the launcher it asks for."""
-
-    arms: tuple[Arm, ...]
-    launcher: str = "basic"
-
-
-def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composition:
-    """The arms that a command line means: what a sweep file and the command line sweep, as a product.
-
-    Raises:
-        ConfigError: Hydra or the schema refuses something.
-    """
-    overrides = [as_hydra(override) for override in overrides]
-    search_path = create_config_search_path(str(config_folder()))
-    if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            raise ConfigError(f"--config-dir={config_dir}: no such folder")
-        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", None)
-    GlobalHydra.instance().clear()
-    try:
-        loader = Hydra.create_main_hydra2("harness", search_path).config_loader
-        master = loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
-        if master.hydra.runtime.choices.get("hydra/sweeper") != "basic":
-            raise ConfigError("hydra/sweeper: only basic is supported: arms must be known before any of them trains")
-        swept = dict(master.hydra.sweeper.params or {})
-        listed = [as_hydra(f"{key}={value}") for key, value in swept.items()] + list(master.hydra.overrides.task)
-        (jobs,) = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(listed), None)
-        varying = {str(key) for key in swept} | {
-            job[i].partition("=")[0].lstrip("+") for job in jobs for i in range(len(job)) if job[i] != jobs[0][i]
-        }
-        arms = tuple(
-            arm(loader.load_sweep_config(master, [*job, *together]), job, varying, name)
-            for name, together in named_arms(OmegaConf.to_container(master.sweep.arms))
-            for job in jobs
-        )
-    except (ConfigError, TargetError):
-        raise
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explained(error, overrides)) from None
-    except (ValueError, YAMLError) as error:
-        raise ConfigError(" ".join(f"{' '.join(overrides)}: {error}".split())) from None
-    finally:
-        GlobalHydra.instance().clear()
-    return Composition(arms, master.hydra.runtime.choices.get("hydra/launcher", "basic"))
-
-
-def as_hydra(override: str) -> str:
-    """The override as Hydra takes it: an argument that a file does not name needs no `+`, a baseline no quotes."""
-    key, sign, value = override.partition("=")
-    if key == "sweep.baseline" and "=" in value and value[0] not in "'\"":
-        return f"{key}='{value}'"
-    free = "." in key and f"{key}.".startswith(tuple(f"{each}." for each in FREE))
-    return f"++{override}" if sign and free else override
-
-
-def named_arms(arms: object) -> list[tuple[str, list[str]]]:
-    """`sweep.arms` as (name, overrides) pairs; one pair of nothing when there are none.
-
-    Raises:
-        ConfigError: an item that is neither a list of overrides nor {name: such a list}.
-    """
-    pairs: list[tuple[str, list[str]]] = []
-    for item in arms if isinstance(arms, list) else []:
-        name, overrides = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (None, item)
-        if not isinstance(overrides, list) or not all(isinstance(each, str) and "=" in each for each in overrides):
-            raise ConfigError(f"sweep.arms: got {item!r}; allowed: a list of overrides, or {{name: [overrides]}}")
-        pairs.append((str(name or ",".join(overrides)), overrides))
-    return pairs or [("", [])]
-
-
-def arm(composed: DictConfig, job: Sequence[str], swept: set[str], first: str = "") -> Arm:
-    """One composed job as an arm, named by `first` and the swept overrides: `initializer=he`."""
-    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-    assert isinstance(choices, dict)
-    groups = {
-        str(group): str(choice)
-        for group, choice in choices.items()
-        if choice and not str(group).startswith(("hydra/", "sweep", "debug", "tracking", "runtime"))
-    }
-    names = [first] if first else []
-    names += [override.lstrip("+") for override in job if override.partition("=")[0].lstrip("+") in swept]
-    config = resolve(composed)
-    config.sweep.swept = sorted(swept)
-    return Arm(",".join(names) or "default", config, groups)
-
-
-def _explained(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's message in one line; for a key that does not exist, the nearest ones."""
-    cause = error.__cause__
-    text = " ".join(f"{error} {cause if cause is not None else ''}".split())
-    for aside in (" full_key:", " Config search path:", " See https://hydra.cc/docs/1.2/"):
-        text = text.partition(aside)[0]
-    if "defaults list" not in text and ("Could not override" in text or "not in struct" in text):
-        known = set(known_keys())
-        for override in overrides:
-            key = override.partition("=")[0].lstrip("+~")
-            if key not in known and "'" + key + "'" in text:
-                return unknown_key(key)
-    return text
 
 
 @dataclass(frozen=True)
@@ -183,11 +60,11 @@ class Plan:
         return self.arms[0].config
 
 
-def run(composition: Composition, relaunch: Sequence[str] | None = None) -> int:
+def run(arms: Sequence[Arm], relaunch: Sequence[str] | None = None) -> int:
     """Plan, train and report a sweep.
 
     Args:
-        composition: the arms.
+        arms: of one sweep.
         relaunch: Hydra arguments, when another launcher than the basic one is to train the arms.
 
     Returns:
@@ -196,7 +73,7 @@ def run(composition: Composition, relaunch: Sequence[str] | None = None) -> int:
     Raises:
         ConfigError, DataError, StoreError, DeviceError, TrackingError: before or while training, in one line.
     """
-    plan = Plan(composition.arms)
+    plan = Plan(tuple(arms))
     slots = open_slots(plan.config)
     ready = prepare(plan.arms)
     for prepared in {(each.spec.key, each.data.digest): each for each in reversed(ready)}.values():
@@ -206,6 +83,7 @@ def run(composition: Composition, relaunch: Sequence[str] | None = None) -> int:
     if plan.config.dry_run:
         _print_plan(plan, ready)
         return 0
+    from harness.composition import launch
     from harness.report import write
     from harness.tracking import sweeps
     from harness.tracking.frames import Results
@@ -280,7 +158,7 @@ def prepare(arms: Sequence[Arm]) -> list["Prepared"]:
     from harness.quiet import import_tensorflow
 
     import_tensorflow()
-    from harness.runner import Draws, Prepared
+    from harness.prepared import Draws, Prepared
     from harness.targets import build
 
     loaded: dict[str, Any] = {}
@@ -312,8 +190,9 @@ def train(plan: Plan, ready: Sequence["Prepared"], slots: Sequence[str]) -> list
     Raises:
         KeyboardInterrupt: after the runs in flight were saved.
     """
+    from harness.prepared import Prepared
     from harness.progress import display
-    from harness.runner import Prepared, Runner
+    from harness.runner import Runner
     from harness.tracking import arms
     from harness.tracking.frames import Results
     from harness.tracking.provenance import command_line
@@ -347,17 +226,6 @@ def train(plan: Plan, ready: Sequence["Prepared"], slots: Sequence[str]) -> list
         finally:
             tracker.close()
     return runner.failures
-
-
-def launch(arguments: Sequence[str]) -> None:
-    """Have Hydra's launcher train the arms, each in a job of its own."""
-    import hydra
-
-    from harness.__main__ import job
-
-    sys.argv = [sys.argv[0], *arguments]
-    with contextlib.suppress(SystemExit):  # which arms are missing is read from the store
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)()
 
 
 def _ended(results: "Results") -> int:

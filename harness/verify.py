@@ -14,12 +14,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if all digests are equal, 1 if they differ, 2 if the config is refused.
     """
     set_levels()
-    from harness import sweep
+    from harness import composition, sweep
     from harness.__main__ import one_line_errors
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        plan = sweep.Plan(sweep.compose(given).arms[:1])
+        plan = sweep.Plan(composition.compose(given).arms[:1])
         slots = sweep.open_slots(plan.config)
         (prepared,) = sweep.prepare(plan.arms)
         prepared.check()
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from harness.runner import Prepared
+    from harness.prepared import Prepared
     from harness.streams import Block
     from harness.training import loop
     from harness.training.recorder import MemoryRecorder

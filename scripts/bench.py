@@ -206,11 +206,11 @@ def overhead(repeats: int, precision: str = "float32") -> None:
     """Print what each duty adds to the bare loop, in % of the bare loop's time."""
     import dataclasses
 
-    from harness import sweep
+    from harness import composition, sweep
     from harness.quiet import set_levels
 
     set_levels()
-    plan = sweep.Plan(sweep.compose([f"runtime.precision={precision}"]).arms)
+    plan = sweep.Plan(composition.compose([f"runtime.precision={precision}"]).arms)
     slots = sweep.open_slots(plan.config)
     (prepared,) = sweep.prepare(plan.arms)
     from harness.data import draws
@@ -295,11 +295,11 @@ def overhead(repeats: int, precision: str = "float32") -> None:
 
 def convolutions(repeats: int) -> None:
     """Print the bare loop's time a step beside that of the net's convolutions and their gradients alone."""
-    from harness import sweep
+    from harness import composition, sweep
     from harness.quiet import set_levels
 
     set_levels()
-    plan = sweep.Plan(sweep.compose([]).arms)
+    plan = sweep.Plan(composition.compose([]).arms)
     slots = sweep.open_slots(plan.config)
     (prepared,) = sweep.prepare(plan.arms)
     import tensorflow as tf

@@ -20,7 +20,7 @@ set_levels()
 if TYPE_CHECKING:
     from harness.config import Arm, Config
     from harness.data.datasets import Dataset
-    from harness.runner import Prepared
+    from harness.prepared import Prepared
     from harness.training.replica import Replica
 
 
@@ -60,9 +60,9 @@ def rows() -> Dataset:
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., tuple[Arm, ...]]:
     """The arms of a command line."""
-    from harness import sweep
+    from harness import composition
 
-    return lambda *overrides, config_dir=None: sweep.compose(overrides, config_dir).arms
+    return lambda *overrides, config_dir=None: composition.compose(overrides, config_dir).arms
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +91,7 @@ SMALL = (
 @pytest.fixture(scope="session")
 def prepare(slots: list[str], rows: Dataset, compose: Callable[..., tuple[Arm, ...]]) -> Callable[..., Prepared]:
     """A small arm, ready to train: `prepare("optimizer=sgd", data=rows)`."""
-    from harness.runner import Draws, Prepared
+    from harness.prepared import Draws, Prepared
 
     def make(*overrides: str, data: Dataset = rows) -> Prepared:
         (arm,) = compose(*SMALL, *overrides)

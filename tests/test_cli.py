@@ -303,7 +303,7 @@ def test_an_installed_wheel_works_from_another_folder(tmp_path: Path) -> None:
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True)
     (tmp_path / "elsewhere").mkdir()
-    code = "from harness import sweep; print(sweep.config_folder(), len(sweep.compose(['+sweep=init_schemes']).arms))"
+    code = "from harness.composition import *; print(config_folder(), len(compose(['+sweep=init_schemes']).arms))"
     found = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path / "elsewhere",

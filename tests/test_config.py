@@ -15,11 +15,11 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from harness import sweep
+from harness import composition, sweep
 from harness.config import Arm, Config, ConfigError, block_ids, resolve
 from harness.streams import Block
 
-CONF = sweep.config_folder()
+CONF = composition.config_folder()
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in sorted(CONF.iterdir()) if group.is_dir()
 }
@@ -47,7 +47,7 @@ def changed(override: str) -> Config:
 def refusal(*overrides: str, config_dir: Path | None = None) -> str:
     """The one line with which a command line is refused."""
     with pytest.raises(ValueError) as error:
-        sweep.Plan(sweep.compose(overrides, config_dir and str(config_dir)).arms)
+        sweep.Plan(composition.compose(overrides, config_dir and str(config_dir)).arms)
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -468,7 +468,7 @@ def test_block_ids_of_a_count_and_of_a_list() -> None:
 
 
 def key_of(*overrides: str) -> str:
-    (arm,) = sweep.compose(overrides).arms
+    (arm,) = composition.compose(overrides).arms
     return arm.key
 
 
@@ -548,7 +548,7 @@ def test_whatever_is_trained_or_measured_is_part_of_an_arm(override: str) -> Non
 
 
 def test_how_a_config_came_about_is_no_part_of_an_arm() -> None:
-    in_a_sweep = {arm.name: arm.key for arm in sweep.compose(["+sweep=init_schemes"]).arms}
+    in_a_sweep = {arm.name: arm.key for arm in composition.compose(["+sweep=init_schemes"]).arms}
     assert in_a_sweep["initializer=he"] == key_of("initializer=he", "optimizer=sgd")
 
 

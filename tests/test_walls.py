@@ -72,8 +72,8 @@ def test_models_data_and_training_know_nothing_of_mlflow_or_hydra() -> None:
         assert not rooms(file) & {"tracking", "config", "sweep", "runner", "analysis", "report"}, file
 
 
-def test_only_the_entry_config_and_sweep_know_hydra() -> None:
-    assert {room(file) for file in FILES if HYDRA & tops(file)} <= {"__main__", "config", "sweep"}
+def test_only_the_entry_config_and_composition_know_hydra() -> None:
+    assert {room(file) for file in FILES if HYDRA & tops(file)} <= {"__main__", "config", "composition"}
 
 
 def test_tracking_knows_neither_tensorflow_nor_hydra() -> None:
@@ -84,7 +84,10 @@ def test_tracking_knows_neither_tensorflow_nor_hydra() -> None:
 @pytest.mark.parametrize(
     ("modules", "kept_out"),
     [
-        ("harness, harness.config, harness.sweep, harness.streams", TENSORFLOW | {"mlflow", "sklearn", "pandas"}),
+        (
+            "harness, harness.config, harness.composition, harness.sweep, harness.streams",
+            TENSORFLOW | {"mlflow", "sklearn", "pandas"},
+        ),
         ("harness.models.architectures", TENSORFLOW | HYDRA | {"mlflow"}),
         (
             ", ".join(f"harness.analysis.{file.stem}" for file in FILES if room(file) == "analysis"),

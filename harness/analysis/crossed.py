@@ -7,11 +7,12 @@ import numpy as np
 from scipy import special
 
 from harness.analysis import stats
-from harness.analysis.comparison import FEWEST_BLOCKS, Comparison
+from harness.analysis.comparison import Comparison
 from harness.analysis.power import smallest_detectable
 from harness.analysis.stats import FloatArray, MeanTest
 
 METHOD = "t, draws × seeds"
+FEWEST_LEVELS = 3
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def complete(table: FloatArray) -> FloatArray:
 def crossed_mean(table: FloatArray, alpha: float = 0.05) -> CrossedMean:
     """Mean of table[K, S] for new draws *and* new seeds.
 
-    SE^2 = (MS_draw + MS_seed - MS_rest) / (K S), never below either part alone; degrees of freedom after
-    Satterthwaite. As in METHODS F15, with seeds in the place of test examples. NaN bounds below 2 x 2.
+    SE^2 = (MS_draw + MS_seed - MS_rest) / (K S), never below either part alone, as in METHODS F15 with seeds in the
+    place of test examples; degrees of freedom after Satterthwaite, at least min(K, S) - 1. NaN bounds below 2 x 2.
     """
     draws, seeds = table.shape
     value = float(table.mean()) if table.size else nan
@@ -50,7 +51,8 @@ def crossed_mean(table: FloatArray, alpha: float = 0.05) -> CrossedMean:
     ms_rest = float((rest**2).sum()) / ((draws - 1) * (seeds - 1))
     both = max(ms_draw + ms_seed - ms_rest, ms_draw, ms_seed)
     parts = ms_draw**2 / (draws - 1) + ms_seed**2 / (seeds - 1) + ms_rest**2 / ((draws - 1) * (seeds - 1))
-    df = both**2 / parts if parts > 0 else float(min(draws, seeds) - 1)
+    fewest = float(min(draws, seeds) - 1)
+    df = max(both**2 / parts, fewest) if parts > 0 else fewest
     se = sqrt(both / (draws * seeds))
     half = float(special.stdtrit(df, 1 - alpha / 2)) * se
     t = abs(value) / se if se > 0 else (np.inf if value else 0.0)
@@ -72,14 +74,13 @@ def compare_crossed(
     """Compare arms by their scores a[draw, seed], b[draw, seed]; NaN marks a run without a score.
 
     `n` is the number of shared cells; wins and P(A>B) count cells, the interval as if there were only min(K, S) of
-    them. Nothing is claimed below 3 degrees of freedom, which a paired t over 4 blocks has. The verdict is left to
-    the family.
+    them. Nothing is claimed below 3 draws or 3 seeds. The verdict is left to the family.
     """
     d = complete(a - b)
     known = np.isfinite(a - b)
     draws, seeds = d.shape
     mean, n = crossed_mean(d, alpha), d.size
-    test, enough = mean.test, isfinite(mean.test.df) and mean.test.df >= FEWEST_BLOCKS - 1 - 1e-9
+    test, enough = mean.test, min(draws, seeds) >= FEWEST_LEVELS
     gains = d if higher_is_better else -d
     wins, ties = int((gains > 0).sum()), int((gains == 0).sum())
     fewest = min(draws, seeds)

@@ -162,7 +162,7 @@ def pairwise(study: Study) -> Section:
     )
     how = (
         "Test: paired t below 8 blocks, exact sign-flip from 8 on, Welch's t where no block is shared; none below 4. "
-        "Draws × seeds: a t whose error is that of new draws and new seeds, none below 3 degrees of freedom. "
+        "Draws × seeds: a t whose error is that of new draws and new seeds, none below 3 of either. "
         "Least possible: what the sign-flip p cannot go below. Block correlation: what pairing by block gains from."
     )
     blocks: list[Block] = [Table(_filled(estimates), caption), Table(_filled(tests), how)]

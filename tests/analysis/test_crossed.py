@@ -13,6 +13,7 @@ from harness.analysis.stats import two_way_ci
 def test_the_interval_is_that_of_runs_by_examples_with_seeds_in_their_place():
     table = np.random.default_rng(0).normal(size=(5, 3)) + np.arange(5)[:, None]
     test, expected = crossed_mean(table).test, two_way_ci(table)
+    assert test.df > 2
     assert (test.value, test.low, test.high) == pytest.approx((expected.value, expected.low, expected.high), abs=1e-12)
 
 
@@ -21,20 +22,21 @@ def test_a_hand_computed_table():
     mean = crossed_mean(np.array([[1.0, 1.0], [3.0, 7.0]]))
     assert mean.test.value == 3
     assert mean.se == pytest.approx(np.sqrt(16 / 4))
-    assert mean.test.df == pytest.approx(16**2 / (16**2 + 4**2 + 4**2))
+    assert mean.test.df == 1  # Satterthwaite's 16^2 / (16^2 + 4^2 + 4^2), but at least min(K, S) - 1
 
 
-@pytest.mark.parametrize(("sd_draw", "sd_seed", "sd_rest"), [(1, 0, 0.3), (0, 1, 0.3), (1, 1, 1), (0, 0, 1)])
-def test_the_interval_covers_whichever_source_is_the_larger(sd_draw, sd_seed, sd_rest):
+@pytest.mark.parametrize(("draws", "seeds"), [(5, 3), (10, 3)])
+@pytest.mark.parametrize(
+    ("sd_draw", "sd_seed", "sd_rest"), [(1, 0, 0.3), (0, 1, 0.3), (1, 1, 1), (0, 0, 1), (1, 0.5, 0)]
+)
+def test_the_interval_covers_whichever_source_is_the_larger(sd_draw, sd_seed, sd_rest, draws, seeds):
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(2000):
-        noise = (
-            sd_draw * rng.normal(size=(5, 1)) + sd_seed * rng.normal(size=(1, 4)) + sd_rest * rng.normal(size=(5, 4))
-        )
-        test = crossed_mean(noise).test
+        of_draws, of_seeds = sd_draw * rng.normal(size=(draws, 1)), sd_seed * rng.normal(size=(1, seeds))
+        test = crossed_mean(of_draws + of_seeds + sd_rest * rng.normal(size=(draws, seeds))).test
         covered += test.low <= 0 <= test.high
-    assert covered / 2000 > 0.94
+    assert covered / 2000 > 0.93
 
 
 def test_holes_cost_as_few_cells_as_they_can():
@@ -49,7 +51,7 @@ def test_one_draw_or_one_seed_has_no_interval():
     assert np.isnan(crossed_mean(np.zeros((0, 0))).test.value)
 
 
-def test_a_comparison_counts_cells_and_claims_nothing_below_three_degrees_of_freedom():
+def test_a_comparison_counts_cells_and_claims_nothing_below_three_seeds():
     rng = np.random.default_rng(2)
     b = rng.normal(80, 1, (5, 4))
     a = b + 3 + rng.normal(0, 0.5, (5, 4))
@@ -61,7 +63,7 @@ def test_a_comparison_counts_cells_and_claims_nothing_below_three_degrees_of_fre
     assert c.mde == pytest.approx(smallest_detectable(like, 0.05) * mean.se * np.sqrt(like))
     assert c.tost_p < 0.05
     assert c.error_ratio < 1
-    few = compare_crossed(a[:2, :2], b[:2, :2], arm="a", reference="b", ceiling=100.0)
+    few = compare_crossed(a[:, :2], b[:, :2], arm="a", reference="b", ceiling=100.0)
     assert (few.p_method, np.isnan(few.p)) == ("none", True)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.config import Arm, Config
 from harness.models.optimizers import learning_rates, optimizer
-from harness.runner import Prepared
+from harness.prepared import Prepared
 
 ConfigOf = Callable[..., Config]
 STEPS, RATE = 4, 0.1

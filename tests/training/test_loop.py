@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from harness.data.datasets import Dataset, from_arrays
 from harness.models.initializers import digest
-from harness.runner import Prepared
+from harness.prepared import Prepared
 from harness.streams import Block
 from harness.training import loop
 from harness.training.recorder import MemoryRecorder, Outcome

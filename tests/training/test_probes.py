@@ -12,7 +12,7 @@ import tensorflow as tf
 from harness.bins import EDGES
 from harness.models import architectures
 from harness.models.initializers import initial_weights
-from harness.runner import Prepared
+from harness.prepared import Prepared
 from harness.streams import Block
 from harness.training import probes
 from harness.training.replica import Replica

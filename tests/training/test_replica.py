@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from harness.data.datasets import Dataset, from_arrays
-from harness.runner import Prepared
+from harness.prepared import Prepared
 from harness.streams import Block
 from harness.training import loop
 from harness.training.recorder import MemoryRecorder
