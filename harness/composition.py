@@ -78,10 +78,11 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
 
 
 def as_hydra(override: str) -> str:
-    """The override as Hydra takes it: an argument that a file does not name needs no `+`, a baseline no quotes."""
+    """The override as Hydra takes it: an argument that a file does not name needs no `+`, a text no quotes."""
     key, sign, value = override.partition("=")
-    if key == "sweep.baseline" and "=" in value and value[0] not in "'\"":
-        return f"{key}='{value}'"
+    if key in ("sweep.baseline", "sweep.question") and value[:1] not in ("'", '"') and not value.isidentifier():
+        escaped = value.replace("'", "\\'")
+        return f"{key}='{escaped}'"
     free = "." in key and f"{key}.".startswith(tuple(f"{each}." for each in FREE))
     return f"++{override}" if sign and free else override
 

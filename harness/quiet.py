@@ -29,6 +29,7 @@ def import_tensorflow() -> None:
         try:
             import tensorflow as tf
 
+            tf.get_logger().setLevel("ERROR")  # several nets in one process are meant
             tf.config.list_physical_devices()  # looks for a GPU, and says so when it finds none
         except BaseException:
             file.seek(0)

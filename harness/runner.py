@@ -6,6 +6,7 @@ import json
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +78,7 @@ class Runner:
         self._lock = threading.Lock()
         self._on_device: dict[tuple[str, str], DeviceData] = {}
         self._parents: dict[str, str] = {}
+        self._likes: weakref.WeakValueDictionary[tuple[str, str, str], Replica] = weakref.WeakValueDictionary()
         self._left: dict[str, int] = {}
 
     def run(self, cells: Sequence[Cell]) -> None:
@@ -136,7 +138,13 @@ class Runner:
         """The slot's last replica, if what is compiled is the same, or a new one."""
         if last is not None and (last.spec.key, last.data.digest) == (prepared.spec.key, prepared.data.digest):
             return last
-        return Replica(prepared.spec, on_device)
+        kind = (prepared.spec.key, prepared.data.digest, on_device.device)
+        with self._lock:
+            like = self._likes.get(kind)
+            made = Replica(prepared.spec, on_device, like)
+            if like is None:
+                self._likes[kind] = made
+        return made
 
     def _train(self, replica: Replica, cell: Cell, parent: str, began: float) -> None:
         prepared, block = cell.prepared, cell.block

@@ -89,6 +89,10 @@ def run(arms: Sequence[Arm], relaunch: Sequence[str] | None = None) -> int:
     from harness.tracking.frames import Results
     from harness.tracking.provenance import git
 
+    reports = Path(plan.config.reports)
+    there = next(path for path in (reports, *reports.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ConfigError(f"reports={reports}: {there} is no folder that can be written; give another")
     client, experiment = open_experiment(plan)
     declaration = sweeps.Declaration(
         plan.config.sweep.name,

@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {"alone, 1 replica": digest(first, prepared, block)}
     digest(first, prepared, other)
     found["again, after another run"] = digest(first, prepared, block)
-    several = [Replica(prepared.spec, on_device[device]) for device in (slots if len(slots) > 1 else slots * 2)]
+    several = [
+        Replica(prepared.spec, on_device[device], like=first if device == slots[0] else None)
+        for device in (slots if len(slots) > 1 else slots * 2)
+    ]
     beside = [threading.Thread(target=digest, args=(replica, prepared, other)) for replica in several[1:]]
     for thread in beside:
         thread.start()

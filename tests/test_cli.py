@@ -125,6 +125,7 @@ def test_a_config_error_is_one_line_and_leaves_nothing_behind(tmp_path: Path) ->
         (["data=mnist", "data.path=nowhere.npz"], "data.path=nowhere.npz: "),
         (["runtime=gpu"], "runtime.device=gpu: TensorFlow sees no GPU"),
         (["runtime.threads=3"], "runtime.threads=3: TensorFlow already runs in this process"),
+        (["reports=/dev/null/reports"], "reports=/dev/null/reports: /dev/null is no folder that can be written"),
         (["tracking.uri=http://127.0.0.1:9"], "no MLflow server answers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -151,6 +151,11 @@ def test_a_baseline_with_an_equals_sign_needs_no_quotes(written: str, compose: C
     assert sweep.Plan(arms).config.sweep.baseline == "initializer=he"
 
 
+def test_a_question_can_be_any_text(config_of: ConfigOf) -> None:
+    question = "Is 'he' better, or = <b>lécun</b>?"
+    assert config_of(f"sweep.question={question}").sweep.question == question
+
+
 def test_a_baseline_of_two_keys_needs_no_quotes(compose: Compose) -> None:
     name = "initializer=he,optimizer=sgd"
     arms = compose("initializer=he,glorot", "optimizer=sgd,adam", f"sweep.baseline={name}")

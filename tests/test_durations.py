@@ -20,6 +20,7 @@ from harness import durations
         ("1.5 epoch", 18),
         ("500 examples", 5),
         ("149 examples", 1),
+        ("10000 examples", 100),
         ("10 %", 24),
         ("100%", 240),
         ("33.4 %", 80),

@@ -42,7 +42,7 @@ def store(tmp_path_factory) -> Path:
         layers=True,
         diverged={ARMS[2]: [0, 1, 2]},
     )
-    make_store(folder, "bare", ARMS[:2], range(3), missing={ARMS[0]: [2]})
+    make_store(folder, "bare", ARMS[:2], range(3), missing={ARMS[0]: [2]}, params=lambda arm: {"arch.widths": "[3]"})
     make_store(folder, "crossed", ARMS[:2], range(2), draws=4, examples=60)
     make_store(folder, "other", ARMS[:2], range(5), digest="e" * 32)
     make_store(folder, "none", ARMS[:2], range(4), baseline=None)

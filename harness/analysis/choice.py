@@ -39,6 +39,8 @@ def choose(runs: pd.DataFrame, arms: Sequence[str]) -> Choice | None:
         return None
     validation = validation.reindex(test.index)
     eligible = [arm for arm in arms if test[arm].notna().all() and validation[arm].notna().all()]
+    if not eligible:
+        return None
     picked = bootstrap_selection(validation.T.to_numpy(float), test.T.to_numpy(float))
     return Choice(
         arms[picked.index] if picked.index >= 0 else None,
@@ -55,6 +57,8 @@ def _luck(runs: pd.DataFrame, test: pd.DataFrame, arms: Sequence[str]) -> Advant
     if not is_crossed(runs):
         return advantage(test.T.to_numpy(float))
     tables = [complete(grid) for grid in grids(runs, arms, "accuracy/test").values()]
+    if len({table.shape for table in tables}) > 1:
+        return Advantage(np.nan, np.nan, len(arms), 0)
     found = [advantage([table.mean(axis=axis) for table in tables]) for axis in (0, 1)]
     return max(found, key=lambda each: each.expected)
 

@@ -6,6 +6,7 @@ from math import isfinite
 
 from harness.analysis.blocks import Scale
 from harness.analysis.comparison import Comparison
+from harness.analysis.crossed import METHOD
 
 KINDS = ("better", "worse", "not distinguishable", "equivalent", "too few blocks to say")
 
@@ -42,7 +43,7 @@ def claims(
         comparisons: in the metric's shown units.
         metric: what was compared.
         diverged: arm -> (diverged runs, ended runs), for arms where there are any.
-        unit: of replication, in the plural.
+        unit: the blocks of crossed draws and seeds, in words.
     """
     scale = Scale.of(metric)
     found = []
@@ -56,7 +57,8 @@ def claims(
             said.append(f"Holm p {p_value(c.p_holm)} ({c.p_method})")
         if isfinite(c.mde) and not c.verdict.startswith("not"):
             said.append(f"smallest detectable difference {c.mde:.2g}")
-        said.append(f"{c.n} {'scores an arm' if c.p_method.startswith('Welch') else unit}")
+        counted = "scores an arm" if c.p_method.startswith("Welch") else "blocks"
+        said.append(f"{c.n} {unit if c.p_method in (METHOD, 'none') else counted}")
         text = "; ".join(said) + "."
         for arm in (c.arm, c.reference):
             k, n = (diverged or {}).get(arm, (0, 0))

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from harness.analysis.figure import COLORS, MOST_KEYED, WIDTH, legend, legend_height, new_figure, short_names, styles
 from harness.analysis.stats import mean_ci
@@ -53,14 +54,24 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
     for axes in panels[-1]:
         axes.set_xlabel("training step")
     losses = curves[curves["metric"].isin([f"loss/{part}" for part in PARTS])]
-    # A run that diverged before its second evaluation would squeeze all others into a corner.
-    shown = losses.loc[losses.groupby("run_id")["step"].transform("nunique") > 1, "value"]
+    # A run that diverged would squeeze all others into a corner.
+    shown = losses.loc[losses.groupby("run_id")["step"].transform("max") == losses["step"].max(), "value"]
     values = shown if len(shown) else losses["value"]
     if len(values) and values.max() > 20 * values.min() > 0:
         panels[0][0].set_yscale("log")
+        for axes in panels[:, 0]:
+            axes.yaxis.set_major_formatter(_Plain())
+            axes.yaxis.set_minor_formatter(_Plain(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
         panels[0][0].set_ylim(values.min() / 1.3, values.max() * 1.3)
     legend(figure, panels[0][1])
     return figure
+
+
+class _Plain(LogFormatter):
+    """0.2 where matplotlib would write 2e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 @dataclass(frozen=True)
@@ -73,14 +84,14 @@ class _Line:
 
 
 def _panel(axes: Axes, lines: Sequence[_Line], factor: float) -> None:
-    faint, colors = [], []
+    faint, colors, last = [], [], max((float(line.points["step"].max()) for line in lines), default=0.0)
     for line in lines:
         table = line.points.pivot(index="step", columns="run_id", values="value")
         steps, values = table.index.to_numpy(float), factor * table.to_numpy(float)
         color, style, label = line.look["color"], line.look["linestyle"], line.label
         faint += [np.column_stack([steps, run]) for run in values.T]
         colors += [color] * values.shape[1]
-        if len(steps) == 1:  # nothing but the evaluation before training
+        if steps[-1] < last:
             label, style = f"{label} (ended early)", "-"
         intervals = [mean_ci(row) for row in values]
         middle, low, high = ([getattr(i, name) for i in intervals] for name in ("value", "low", "high"))

@@ -38,7 +38,7 @@ def bias_variance(study: Study) -> Section:
             )
         blocks.append(Missing("To cross data draws with seeds:", study.again("draws=5", "seeds=3")))
     else:
-        schemes = ", ".join(sorted(set(study.runs["draw.scheme"]))) if "draw.scheme" in study.runs else ""
+        schemes = ", ".join(sorted(set(study.runs["draw.scheme"].dropna()))) if "draw.scheme" in study.runs else ""
         text = "Over data draws and seeds, crossed: unbiased two-way analysis of variance of the stored logits."
         blocks.append(Text(text + (f" Draws: {schemes}." if schemes else "")))
     caption = (

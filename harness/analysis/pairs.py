@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis import stats
 from harness.analysis.blocks import Scale, blocks_of, grids, is_crossed, scores
 from harness.analysis.comparison import FEWEST_BLOCKS, Comparison, compare_family
-from harness.analysis.crossed import compare_crossed
+from harness.analysis.crossed import compare_crossed, complete
 from harness.analysis.examples import Examples
 from harness.analysis.power import smallest_detectable
 
@@ -60,22 +60,24 @@ def compare_arms(
     apart = [not ran[c.arm] & ran[c.reference] for c in compared]
     if is_crossed(runs):
         grid = grids(runs, arms, metric)
-        chosen = [
-            _unpaired(c, columns[c.arm], columns[c.reference], scale, margin, rules.alpha / len(compared))
-            if alone
-            else compare_crossed(
-                grid[c.arm],
-                grid[c.reference],
-                arm=c.arm,
-                reference=c.reference,
-                higher_is_better=scale.higher_is_better,
-                margin=margin,
-                alpha=rules.alpha,
-                comparisons=len(compared),
-                ceiling=scale.ceiling,
-            )
-            for c, alone in zip(compared, apart, strict=True)
-        ]
+        chosen = []
+        for c, alone in zip(compared, apart, strict=True):
+            a, b = grid[c.arm], grid[c.reference]
+            if alone:
+                c = _unpaired(c, columns[c.arm], columns[c.reference], scale, margin, rules.alpha / len(compared))
+            elif min(complete(a - b).shape) > 1:  # not so for sweeps taken together of which some have one draw
+                c = compare_crossed(
+                    a,
+                    b,
+                    arm=c.arm,
+                    reference=c.reference,
+                    higher_is_better=scale.higher_is_better,
+                    margin=margin,
+                    alpha=rules.alpha,
+                    comparisons=len(compared),
+                    ceiling=scale.ceiling,
+                )
+            chosen.append(c)
         return _decided(chosen, [True] * len(chosen), rules, scale)
     if not any(apart):
         return compared

@@ -122,9 +122,9 @@ def pairwise(study: Study) -> Section:
     if not study.comparisons:
         return Section("Comparisons", [_no_family(study)])
     table = pairs.table(study.comparisons, METRIC, study.examples)
-    estimates, tests = [], []
+    estimates, tests, alone = [], [], table["reference"].nunique() == 1
     for _, c in table.iterrows():
-        pair = {"arm": c["arm"], "against": c["reference"], "n": c["n"]}
+        pair = {"arm": c["arm"], **({} if alone else {"against": c["reference"]}), "n": c["n"]}
         estimates.append(
             {
                 **pair,
@@ -157,7 +157,7 @@ def pairwise(study: Study) -> Section:
     caption = (
         "Test accuracy, differences in points. This test set: new blocks, the same test examples. Test distribution: "
         "new blocks and new test examples. Family: "
-        f"{'each arm against the baseline' if study.rules.family == 'baseline' else 'all pairs'}, {len(table)} "
+        f"{f'each arm against {study.reference}' if study.rules.family == 'baseline' else 'all pairs'}, {len(table)} "
         f"comparisons, corrected by {'Holm' if study.rules.correction == 'holm' else 'max-T sign-flip'}. "
     )
     how = (

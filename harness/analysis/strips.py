@@ -121,7 +121,7 @@ def paired_differences(
                 label="smallest detectable difference",
             )
         if not np.isfinite(c.difference):
-            text = "no block with a score of both arms"
+            text = "no block has both scores"
             axes.text(0.01, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=GREY)
     axes.set_yticks(range(len(comparisons)), _pair_names(comparisons, arms))
     axes.set_xlabel(label)
@@ -143,7 +143,7 @@ def better_share(comparisons: Sequence[Comparison], arms: Sequence[str], gamma: 
             )
             axes.plot([c.p_better], [place], mark[c.arm], color=color, markersize=6, clip_on=False)
         else:
-            text = "no block with a score of both arms"
+            text = "no block has both scores"
             axes.text(0.01, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=GREY)
     axes.set_yticks(range(len(comparisons)), _pair_names(comparisons, arms))
     axes.set_xlim(-0.02, 1.02)

@@ -189,7 +189,7 @@ class Results:
         if not len(self.runs):
             return found
         columns = [name for name in map(str, self.runs) if name == "arch" or name.startswith("arch.")]
-        same_net = self.runs[[*columns, "data.digest"]].astype(str).agg("|".join, axis=1)
+        same_net = self.runs[[*columns, "data.digest"]].fillna("").astype(str).agg("|".join, axis=1)
         for _, group in self.runs.groupby(same_net):
             content = None
             for run_id in group.loc[group["outcome"] == "finished", "run_id"]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +22,13 @@ from harness.models.initializers import Scheme, initial_weights
 from harness.models.optimizers import optimizer
 from harness.streams import Block, seed
 from harness.targets import TARGET, build, locate
-from harness.training import probes
+from harness.training import graphs, probes
 from harness.training.checkpoints import State
 
 Indices = npt.NDArray[np.int32]
 EVALUATION_BATCH = 256
 
-_building = threading.Lock()  # the dtype policy is global while a net is built
+_building = threading.RLock()  # the dtype policy is global while a net is built; graphs are traced one at a time
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,10 @@ class Replica:
     Args:
         spec: what to compile.
         on_device: the data, already on the device.
+        like: a replica of the same spec on the same device, whose graphs are taken over instead of traced again.
     """
 
-    def __init__(self, spec: NetSpec, on_device: DeviceData) -> None:
+    def __init__(self, spec: NetSpec, on_device: DeviceData, like: "Replica | None" = None) -> None:
         data = on_device.data
         self.spec, self._on_device = spec, on_device
         self.data, self.device = data, on_device.device
@@ -123,6 +124,8 @@ class Replica:
             }
             self._before_step = [tf.Variable(tf.zeros_like(kernel.value)) for kernel in self._kernels.values()]
         self._affine = Affine(np.zeros(1, np.float32), np.ones(1, np.float32))
+        self._arrays: list[str] = []
+        self._moments: list[tuple[str, str]] = []
         self._exported: dict[tuple[bytes, bytes], keras.Model] = {}
         self._built_weights = [weight.numpy() for weight in self.model.weights]
         self._built_slots = [slot.numpy() for slot in self._optimizer.variables]
@@ -131,17 +134,29 @@ class Replica:
         self._augment_generators = [v for layer in self._augment for v in layer.variables]
         self._taps = probes.taps(self.model)
         self._watched = keras.Model(self.model.inputs, [tap.tensor for tap in self._taps] + self.model.outputs)
-        step = tf.function(self._step, jit_compile=True, autograph=False) if spec.xla else self._step
-        self._train = tf.function(
-            lambda order, rates: self._stretch(step, order, rates),
-            input_signature=[
-                tf.TensorSpec((None, spec.batch_size), tf.int32),
-                tf.TensorSpec((None,), tf.float32),
-            ],
-            autograph=False,
-        )
-        self._infer = tf.function(self._inference, input_signature=[tf.TensorSpec((None,), tf.int32)], autograph=False)
-        self._probe = tf.function(self._probing, autograph=False)
+        self._take_step = tf.function(self._step, jit_compile=True, autograph=False) if spec.xla else self._step
+        self._like = like
+        self._compiled: dict[tuple[str, int | None], graphs.Concrete] = {}
+
+    @property
+    def _variables(self) -> list[tf.Variable]:
+        """Every variable that a graph may touch, in an order that is the same for all replicas of a spec."""
+        own = [self._mean, self._scale, *self._before_step]
+        return [variable.value for group in self._groups.values() for variable in group] + own
+
+    def _graph(self, name: str, function: Callable[..., Any], *signature: tf.TensorSpec) -> graphs.Concrete:
+        """The compiled function: traced, or taken over from a replica like this one that has it."""
+        place = (name, signature[0].shape[0])
+        if place not in self._compiled:
+            with _building:
+                there = self._like is not None and self._like._compiled.get(place)
+                if there and self._like is not None:
+                    self._arrays, self._moments = self._like._arrays, self._like._moments
+                    mine = graphs.take_over(there, signature, self._like._variables, self._variables)
+                else:
+                    mine = graphs.trace(function, signature)
+                self._compiled[place] = mine
+        return self._compiled[place]
 
     def reset(self, block: Block, scheme: Scheme, affine: Affine) -> None:
         """Start a run: initial weights of the block, optimizer slots as built, generators from their streams."""
@@ -170,7 +185,13 @@ class Replica:
     def train(self, order: Indices, rates: npt.NDArray[np.float32]) -> Stretch:
         """Take the steps of `order` (steps, batch_size) at these learning rates, in one call of a compiled loop."""
         with tf.device(self._on_device.device):
-            steps, loss, well, weights_finite, ratios = self._train(tf.constant(order), tf.constant(rates))
+            graph = self._graph(
+                "train",
+                self._stretch,
+                tf.TensorSpec((None, self.spec.batch_size), tf.int32),
+                tf.TensorSpec((None,), tf.float32),
+            )
+            steps, loss, well, weights_finite, ratios = graph(tf.constant(order), tf.constant(rates))
         taken, lost = int(steps), int(not well)
         return Stretch(
             taken,
@@ -182,12 +203,14 @@ class Replica:
     def logits(self, indices: Indices) -> npt.NDArray[np.float32]:
         """Logits (n, classes) in inference mode, without augmentation; test examples are counted after the others."""
         with tf.device(self._on_device.device):
-            return self._infer(tf.constant(indices)).numpy()  # type: ignore[no-any-return]
+            graph = self._graph("infer", self._inference, tf.TensorSpec((None,), tf.int32))
+            return graph(tf.constant(indices)).numpy()  # type: ignore[no-any-return]
 
     def probe(self, indices: Indices) -> dict[str, dict[str, Any]]:
         """Statistics of every layer on these examples, in inference mode: `<layer>/<array>` -> moments and counts."""
         with tf.device(self._on_device.device):
-            moments, counts = (part.numpy() for part in self._probe(tf.constant(indices)))
+            graph = self._graph("probe", self._probing, tf.TensorSpec((len(indices),), tf.int32))
+            moments, counts = (part.numpy() for part in graph(tf.constant(indices)))
         found: dict[str, dict[str, Any]] = {
             name: {"counts": row} for name, row in zip(self._arrays, counts, strict=True)
         }
@@ -279,12 +302,12 @@ class Replica:
         self._optimizer.apply(gradients, self.model.trainable_variables)
         return loss
 
-    def _stretch(self, step: Any, order: tf.Tensor, rates: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _stretch(self, order: tf.Tensor, rates: tf.Tensor) -> tuple[tf.Tensor, ...]:
         total = tf.shape(order)[0]
 
         def take(done: tf.Tensor, loss: tf.Tensor, finite: tf.Tensor) -> tuple[tf.Tensor, ...]:
             tf.cond(tf.equal(done, total - 1), self._remember, lambda: tf.constant(True))
-            step_loss = step(order[done], rates[done])
+            step_loss = self._take_step(order[done], rates[done])
             finite = tf.math.is_finite(step_loss)
             return done + 1, loss + tf.where(finite, step_loss, 0.0), finite
 

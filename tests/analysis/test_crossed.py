@@ -90,3 +90,14 @@ def test_a_verdict_over_draws_and_seeds():
     runs.loc[runs["arm"] == "b", "accuracy/test"] += 0.02
     (c,) = compare_arms(runs, ["a", "b"], "a")
     assert (c.verdict, c.p_method) == ("better", "t, draws × seeds")
+
+
+def test_arms_with_one_draw_are_paired_by_seed_beside_crossed_ones():
+    runs = runs_of(np.random.default_rng(5), ["a", "b"], 0.2)
+    single = runs_of(np.random.default_rng(6), ["c", "d"], 0.2).query("draw == '0'").assign(draw="all")
+    single.loc[single["arm"] == "d", "accuracy/test"] += 0.05
+    found = compare_arms(pd.concat([runs, single], ignore_index=True), list("abcd"), "a", rules=Rules("all_pairs"))
+    methods = {(c.reference, c.arm): c.p_method for c in found}
+    assert methods["a", "b"] == "t, draws × seeds"
+    assert methods["c", "d"] == "sign-flip"
+    assert methods["a", "c"] == "Welch, unpaired"

@@ -30,9 +30,9 @@ def test_moments_are_those_of_all_values() -> None:
 
 
 def test_zeros_and_dead_units_by_hand() -> None:
-    # Three units on two examples: never zero, zero once, dead.
-    found = numbers([[1.0, 0.0, 0.0], [2.0, 3.0, 0.0]], "relu")
-    assert found["zeros"] == pytest.approx(3 / 6)
+    # Three units on three examples: never zero, zero twice, dead.
+    found = numbers([[1.0, 0.0, 0.0], [2.0, 3.0, 0.0], [4.0, 0.0, 0.0]], "relu")
+    assert found["zeros"] == pytest.approx(5 / 9)
     assert found["dead"] == pytest.approx(1 / 3)
     assert "saturated" not in found
 
