@@ -73,6 +73,24 @@ def moments(x: tf.Tensor, activation: str | None = None) -> dict[str, tf.Tensor]
     return found
 
 
+def input_square_sum(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor | None:
+    """What a pre-activation's variance is proportional to at the start: the squared inputs that a unit sees, summed.
+
+    Averaged over the batch, and for convolutions over positions (a convolution of the squares with ones, padded as the
+    layer pads). None for other layers than dense ones and 2-D convolutions (He et al. 2015, section 2.2).
+    """
+    squares = tf.square(tf.cast(x, tf.float32))
+    if type(layer).__name__ == "Dense":
+        return tf.reduce_mean(tf.reduce_sum(squares, axis=-1))
+    if type(layer).__name__ == "Conv2D" and layer.groups == 1:
+        ones = tf.ones((*layer.kernel_size, 1, 1))
+        maps = tf.reduce_sum(squares, axis=-1, keepdims=True)
+        return tf.reduce_mean(
+            tf.nn.conv2d(maps, ones, layer.strides, layer.padding.upper(), dilations=layer.dilation_rate)
+        )
+    return None
+
+
 def counts(x: tf.Tensor) -> tf.Tensor:
     """Counts (245,) int32 in the bins of EDGES, of at most SAMPLE values, evenly spread."""
     flat = tf.reshape(tf.cast(x, tf.float32), [-1])

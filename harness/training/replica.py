@@ -133,7 +133,11 @@ class Replica:
         self._dropout_generators = [v for v in self.model.variables if id(v) not in kernels]
         self._augment_generators = [v for layer in self._augment for v in layer.variables]
         self._taps = probes.taps(self.model)
-        self._watched = keras.Model(self.model.inputs, [tap.tensor for tap in self._taps] + self.model.outputs)
+        self._weighted = [layer for layer in self.model.layers if layer.name in self._kernels]
+        self._watched = keras.Model(
+            self.model.inputs,
+            [tap.tensor for tap in self._taps] + [layer.input for layer in self._weighted] + self.model.outputs,
+        )
         self._take_step = tf.function(self._step, jit_compile=True, autograph=False) if spec.xla else self._step
         self._like = like
         self._compiled: dict[tuple[str, int | None], graphs.Concrete] = {}
@@ -215,7 +219,8 @@ class Replica:
             name: {"counts": row} for name, row in zip(self._arrays, counts, strict=True)
         }
         for (array, moment), value in zip(self._moments, moments.tolist(), strict=True):
-            found[array][moment] = value
+            if array in found:  # a layer with a fused activation has no pre-activation to see
+                found[array][moment] = value
         for numbers in found.values():
             numbers["mean_square"] = numbers["mean"] ** 2 + numbers["std"] ** 2
         return found
@@ -343,9 +348,10 @@ class Replica:
     def _probing(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         x = self._preprocess(self._examples(indices))
         with tf.GradientTape() as tape:
-            *watched, logits = self._watched(x, training=False)
+            *seen, logits = self._watched(x, training=False)
             loss = self._loss(logits, indices)
         gradients = tape.gradient(loss, [kernel.value for kernel in self._kernels.values()])
+        watched, inputs = seen[: len(self._taps)], seen[len(self._taps) :]
         arrays = [(tap.name, tensor, tap.activation) for tap, tensor in zip(self._taps, watched, strict=True)]
         arrays.append(("predictions/activation", tf.nn.softmax(tf.cast(logits, tf.float32)), "softmax"))
         for (layer, kernel), gradient in zip(self._kernels.items(), gradients, strict=True):
@@ -355,6 +361,9 @@ class Replica:
             for name, tensor, activation in arrays
             for moment, value in probes.moments(tensor, activation).items()
         }
+        for layer, tensor in zip(self._weighted, inputs, strict=True):
+            if (sums := probes.input_square_sum(layer, tensor)) is not None:
+                moments[f"{layer.name}/pre_activation", "input_square_sum"] = sums
         # What the rows are is known once the function is traced.
         self._arrays, self._moments = [name for name, _, _ in arrays], list(moments)
         return tf.stack(list(moments.values())), tf.stack([probes.counts(tensor) for _, tensor, _ in arrays])

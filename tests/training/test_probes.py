@@ -204,3 +204,16 @@ def test_one_step_of_gradient_descent_on_softmax_regression(softmax: tuple[Repli
     assert stretch.loss == pytest.approx(loss, rel=1e-4)
     np.testing.assert_allclose(replica.weights[0], kernel - 0.5 * x.T @ error / 10, atol=1e-5)
     np.testing.assert_allclose(replica.weights[1], bias - 0.5 * error.mean(axis=0), atol=1e-5)
+
+
+def test_the_squares_that_a_dense_unit_sees_are_those_of_all_features() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    layer = keras.layers.Dense(5)
+    assert float(probes.input_square_sum(layer, x)) == pytest.approx((x**2).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize(("padding", "expected"), [("valid", 9 * 2.0), ("same", 2.0 * (4 * 9 + 8 * 6 + 4 * 4) / 16)])
+def test_the_squares_that_a_convolution_sees_are_fewer_at_the_zero_padded_edge(padding: str, expected: float) -> None:
+    x = np.ones((2, 4, 4, 2), np.float32)  # two channels of ones: 2 a tap
+    layer = keras.layers.Conv2D(3, 3, padding=padding)
+    assert float(probes.input_square_sum(layer, x)) == pytest.approx(expected)
