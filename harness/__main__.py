@@ -1,6 +1,8 @@
 """`python -m harness +sweep=init_schemes`: train a sweep, log it, report it."""
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from harness import composition, sweep
 
     words = get_args_parser().parse_intermixed_args(given)
+    if threading.current_thread() is threading.main_thread():
+        # As Ctrl-C: the runs in flight are saved and end as KILLED, and the report so far is written.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         composed = composition.compose(words.overrides, words.config_dir)
         if composed.launcher == "basic":

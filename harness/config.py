@@ -49,7 +49,7 @@ class Probe(Schedule):
     """When per-layer statistics are taken, and on how many fixed training examples."""
 
     at: list[Any] = field(default_factory=lambda: [0, durations.DENSE_EARLY, "100 %"])
-    examples: int = 100
+    examples: int = 64
 
 
 @dataclass
@@ -152,7 +152,8 @@ class Sweep:
 
     Each item of `arms` is a list of overrides that belong together, or {name: such a list}; they multiply with what is
     swept by `hydra.sweeper.params`. `family`: each arm against the baseline, or all_pairs. `margin`: differences of the
-    test accuracy up to this count as equivalent. `correction`: of the family's p values, holm | max_t.
+    test accuracy up to this count as equivalent. `correction`: of the family's p values, holm | max_t. `tune`: swept
+    keys that are chosen for each arm by validation, before arms are compared on the test set.
     """
 
     name: str = "adhoc"
@@ -162,6 +163,7 @@ class Sweep:
     family: str = "baseline"
     margin: float | None = None
     correction: str = "holm"
+    tune: list[str] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
 
 

@@ -103,6 +103,7 @@ def run(arms: Sequence[Arm], relaunch: Sequence[str] | None = None) -> int:
         plan.config.sweep.family,
         plan.config.sweep.margin,
         plan.config.sweep.correction,
+        plan.config.sweep.tune,
     )
     sweeps.declare(client, experiment, declaration, git())
     failures: list[Failure] = []

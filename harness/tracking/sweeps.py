@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from harness.tracking import artifacts
+from harness.tracking.store import StoreError
 
 PLAN = "plan.json"
 
@@ -28,6 +29,7 @@ class Declaration:
     family: str = "baseline"
     margin: float | None = None
     correction: str = "holm"
+    tune: Sequence[str] = ()
 
 
 def declare(client: MlflowClient, experiment_id: str, declaration: Declaration, tags: Mapping[str, str]) -> None:
@@ -45,7 +47,12 @@ def declared(client: MlflowClient, experiment_id: str) -> Declaration | None:
     """The declaration of the sweep's last start, or None where there was none."""
     run = _report_run(client, experiment_id)
     content = run and artifacts.read(client, run, PLAN)
-    return Declaration(**json.loads(content)) if content else None
+    if not content:
+        return None
+    try:
+        return Declaration(**json.loads(content))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{PLAN} of experiment {experiment_id}: written by another version ({error})") from None
 
 
 def log_report(client: MlflowClient, experiment_id: str, folder: Path) -> None:

@@ -26,7 +26,7 @@ from harness.training import graphs, probes
 from harness.training.checkpoints import State
 
 Indices = npt.NDArray[np.int32]
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 128
 
 _building = threading.RLock()  # the dtype policy is global while a net is built; graphs are traced one at a time
 
