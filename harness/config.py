@@ -40,7 +40,7 @@ class Evaluate(Schedule):
     """When loss and accuracy are measured; before the last time, on at most `examples` of each part (fixed, spread)."""
 
     at: list[Any] = field(default_factory=lambda: [0, "5 %"])
-    every: Any = "20 %"
+    every: Any = "25 %"
     examples: int = 1000
 
 
