@@ -62,19 +62,13 @@ class Prepared:
         draw, there = self.arm.config.draw, len(self.data.y_train)
         if draw.scheme in ("all", "bootstrap"):
             return there
-        parts = self.parts
+        parts = number_of_draws(self.arm.config)
         count = draw.examples if draw.examples is not None else there // parts
         if count * (parts if draw.scheme == "disjoint" else 1) > there:
             raise ConfigError(
                 f"draw.examples: got {count} for each of {parts} draws, but {self.data.name} has {there} examples"
             )
         return count
-
-    @property
-    def parts(self) -> int:
-        """How many different draws there are."""
-        config = self.arm.config
-        return config.draws if config.draws is not None else max(block_ids(config.seeds)) + 1
 
     def check_net(self) -> None:
         """Build the net once.
@@ -162,6 +156,11 @@ class Prepared:
         return self._draws.get(self.data, self.arm.config, block)
 
 
+def number_of_draws(config: Config) -> int:
+    """How many different draws of the training data the blocks of a config make."""
+    return config.draws if config.draws is not None else max(block_ids(config.seeds)) + 1
+
+
 class Draws:
     """What blocks see of data sets: made once for all arms that agree on it."""
 
@@ -179,12 +178,11 @@ class Draws:
         with self._lock:
             if place not in self._made:
                 part = block.id if block.draw_id is None else block.draw_id
-                parts = config.draws if config.draws is not None else max(block_ids(config.seeds)) + 1
                 split = draws.draw(
                     data.y_train,
                     str(config.draw.scheme),
                     config.draw.examples,
-                    draws.Part(part, parts, seed(config.root_seed, "draw", "partition")),
+                    draws.Part(part, number_of_draws(config), seed(config.root_seed, "draw", "partition")),
                     block.draw,
                     share,
                     count,
