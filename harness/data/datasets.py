@@ -128,8 +128,19 @@ def fashion_mnist(path: str | Path | None = None) -> Dataset:
 
 
 def cifar10(path: str | Path | None = None) -> Dataset:
-    """60,000 photographs, (32, 32, 3), of 10 things, from cifar10.npz or Keras; see `_load` for `path`."""
-    return _load("cifar10", path, _COLOR, tuple(_TEN.split()))
+    """60,000 photographs, (32, 32, 3), of 10 things, from cifar10.npz or Keras; see `_load` for `path`.
+
+    Or from pictures: train/<class>/ and test/<class>/ in cifar10/, cifar10_jpeg/ or an archive of that name.
+    """
+    from harness.data import image_folder
+
+    names = tuple(_TEN.split())
+    given = path if path is not None else os.environ.get("HARNESS_DATA")
+    if not (given and (Path(given).expanduser() / "cifar10.npz").is_file()) and (
+        source := image_folder.beside("cifar10", path)
+    ):
+        return image_folder.parts("cifar10", source, _COLOR[0], names)
+    return _load("cifar10", path, _COLOR, names)
 
 
 def cifar100(path: str | Path | None = None) -> Dataset:
@@ -242,7 +253,7 @@ def _labels(where: str, y: Array, count: int, classes: int | None) -> npt.NDArra
         raise DataError(f"{where} has {y.size} labels for {count} examples; there must be one for each: align them")
     y = y.reshape(-1)
     most = (2**31 if classes is None else classes) - 1
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # half floats cannot hold `most`
         bad = ~((y >= 0) & (y <= most) & (y % 1 == 0))
     if bad.any():
         raise DataError(
@@ -347,7 +358,7 @@ def _fetch(name: str) -> dict[str, Array]:
     url, files = _ORIGINS[name]
     cache = _keras_cache()
     cached = any(cache.glob(files))
-    reason = None if cached else _unreachable(url)
+    reason = None if cached else unreachable(url)
     if reason is None:
         patience = socket.getdefaulttimeout()
         try:
@@ -375,7 +386,7 @@ def _keras_cache() -> Path:
     return home / "datasets"
 
 
-def _unreachable(url: str) -> str | None:
+def unreachable(url: str) -> str | None:
     """Why `url` gives no answer within seconds; None if it gives one, be it an error page."""
     reason: list[str | None] = [f"no answer in {_REACH_SECONDS:g} s"]
 

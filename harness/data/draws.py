@@ -160,8 +160,15 @@ def stratified(labels: npt.NDArray[Any], count: int, rng: np.random.Generator, k
     """`count` indices into `labels`, sorted: of each class in proportion to its size, but `keep` of it stay.
 
     A class no larger than `keep` gives none; the others make up for it, so that the total is exact.
+
+    Raises:
+        ValueError: `count` is more than all classes can give.
     """
     _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    if count > (most := int(np.maximum(sizes - keep, 0).sum())):
+        raise ValueError(
+            f"got {count} of {len(labels)} examples to take, but only {most} can be, as {keep} a class stay"
+        )
     takes = _apportion(count, sizes, np.maximum(sizes - keep, 0))
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
     parts = [rng.permutation(member)[:take] for member, take in zip(members, takes, strict=True)]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from harness.streams import seed
-from harness.targets import build
+from harness.targets import TARGET, TargetError, build, first_line
 
 Weights = list[npt.NDArray[Any]]
 
@@ -56,6 +56,34 @@ def initial_weights(model: keras.Model, scheme: Scheme, init_seed: int, built: W
                     initializer = build(spec, seed=seed(init_seed, path) % 2**31)
                     values[id(variable)] = np.asarray(initializer(tuple(variable.shape), dtype="float32"))
     return [values[id(weight)] for weight in model.weights]
+
+
+def try_scheme(scheme: Scheme, model: keras.Model) -> None:
+    """Draw the smallest kernel of each rank, and a bias, with each spec: Keras checks some arguments only then.
+
+    Raises:
+        TargetError: an initializer fails on the shapes of this net; names its key.
+    """
+    smallest: dict[tuple[str, int], tuple[int, str, keras.Variable, Mapping[str, Any]]] = {}
+    keys = {id(getattr(scheme, role)): role for role in ("bias", "default", "dense", "conv", "output")}
+    for layer in model._flatten_layers(include_self=False):
+        for role in ("kernel", "bias"):
+            variable = getattr(layer, role, None)
+            spec = scheme.spec(layer) if role == "kernel" else scheme.bias
+            if isinstance(variable, keras.Variable) and spec is not None:
+                size, place = int(np.prod(variable.shape)), (keys[id(spec)], len(variable.shape))
+                if place not in smallest or size < smallest[place][0]:
+                    smallest[place] = (size, f"{layer.name}/{role}", variable, spec)
+    for (key, _), (_, path, variable, spec) in smallest.items():
+        shape = tuple(variable.shape)
+        try:
+            value = np.asarray(build(spec, seed=0)(shape, dtype="float32"))
+            if value.shape != shape:
+                raise ValueError(f"it makes {value.shape}")
+        except Exception as error:  # Keras and TensorFlow have many kinds
+            raise TargetError(
+                f"initializer.{key}: {spec[TARGET]} cannot make {path} {shape}: {first_line(error)}"
+            ) from None
 
 
 def digest(weights: Iterable[npt.NDArray[Any]]) -> str:

@@ -1,6 +1,9 @@
 """Optimizers and learning rates: Keras classes; the rate of every step is computed beforehand."""
 
+import json
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import keras
@@ -8,13 +11,37 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from harness.targets import build
+from harness.targets import TARGET, TargetError, build, first_line
 
 
 def optimizer(spec: Mapping[str, Any], precision: str) -> keras.optimizers.Optimizer:
     """The optimizer; its learning rate is set step by step from outside, its loss is scaled under mixed_float16."""
     built = build({**spec, "learning_rate": 0.0})
     return keras.optimizers.LossScaleOptimizer(built) if precision == "mixed_float16" else built
+
+
+def try_optimizer(spec: Mapping[str, Any], precision: str) -> None:
+    """Take one step on two numbers: Keras checks most arguments only then. Equal specs are tried once a process.
+
+    Raises:
+        TargetError: the step fails.
+    """
+    _try_optimizer(json.dumps(spec, sort_keys=True), precision)
+
+
+@cache
+def _try_optimizer(written: str, precision: str) -> None:
+    spec = json.loads(written)
+    built = optimizer(spec, precision)
+    try:
+        with tf.device("/CPU:0"):
+            variable = keras.Variable(np.ones((1, 2), np.float32))
+            built.build([variable])
+            built.apply([tf.ones((1, 2))], [variable])
+    except Exception as error:  # Keras and TensorFlow have many kinds
+        given = ", ".join(f"{name}={value}" for name, value in spec.items() if name != TARGET)
+        what = re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", first_line(error))  # TensorFlow's own names for the place
+        raise TargetError(f"optimizer: {spec[TARGET]}({given}) cannot take a step: {what}") from None
 
 
 def learning_rates(
