@@ -9,7 +9,14 @@ class DeviceError(RuntimeError):
     """A device that is not there."""
 
 
-def slots(device: str, replicas: int | None, slots_per_gpu: int, threads: int, deterministic: bool) -> list[str]:
+def slots(
+    device: str,
+    replicas: int | None,
+    slots_per_gpu: int,
+    threads: int,
+    deterministic: bool,
+    cores: int | None = None,
+) -> list[str]:
     """Configure TensorFlow and name the device of each slot that a replica may take.
 
     On CPUs every operation runs on `threads` threads, one by default, so that results do not depend on how many
@@ -21,6 +28,7 @@ def slots(device: str, replicas: int | None, slots_per_gpu: int, threads: int, d
         slots_per_gpu: replicas on one GPU.
         threads: threads of one operation.
         deterministic: refuse kernels that give other bits from run to run.
+        cores: how many this process may take; None: all it is allowed to run on.
 
     Raises:
         DeviceError: `gpu` without one.
@@ -28,7 +36,7 @@ def slots(device: str, replicas: int | None, slots_per_gpu: int, threads: int, d
     gpus = [] if device == "cpu" else tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise DeviceError("runtime.device=gpu: TensorFlow sees no GPU; install the extra [gpu], or runtime=cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cores or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     count = replicas or (len(gpus) * slots_per_gpu if gpus else max(1, cores // threads))
     if not tf.executing_eagerly() or not _initialized():
         tf.config.threading.set_intra_op_parallelism_threads(threads)

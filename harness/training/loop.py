@@ -16,6 +16,8 @@ from harness.data.preprocess import Affine
 from harness.models.initializers import Scheme, digest
 from harness.streams import Block
 from harness.training import checkpoints
+from harness.training.early_stopping import Watch
+from harness.training.keeping import keeping
 from harness.training.recorder import Outcome, Recorder
 from harness.training.replica import Replica
 
@@ -37,6 +39,8 @@ class Recipe:
     probe_examples: int
     checkpoint: tuple[int, ...]
     checkpoint_seconds: float | None
+    keep: int | str = 2
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,20 +74,25 @@ def train(
         stop: when set, the run saves a checkpoint at the next stretch and ends as interrupted.
         progress: told how many steps were taken, stretch by stretch.
     """
+    recorder = keeping(recorder, recipe.keep, lambda: replica.state, resume)
     replica.reset(block, recipe.scheme, draw.affine)
     recorder.params({"weights.initial": digest(replica.weights)})
+    watch = Watch(recipe.patience) if recipe.patience is not None else None
     step = 0
     if resume is not None:
         state = checkpoints.unpack(resume)
         step = int(state.pop("step"))
         replica.state = state
+        if watch is not None:
+            watch.state = state
     saved = time.monotonic()
-    metrics: dict[str, float] = {}
-    if step == 0 and _observe(0, replica, recipe, draw, recorder, {}) is None:
+    if step == 0 and _observe(0, replica, recipe, draw, recorder, {}, watch) is None:
         return _end(recorder, Outcome("diverged", 0, "evaluation not finite before the first step"))
     for end in _stops(recipe, step):
+        if watch is not None and watch.over:
+            break
         if stop is not None and stop.is_set():
-            recorder.checkpoint(step, _snapshot(replica, step))
+            recorder.checkpoint(step, _snapshot(replica, step, watch))
             return _end(recorder, Outcome("interrupted", step, "stopped; the same command goes on from here"))
         began = time.perf_counter()
         order = draws.order(block.order, draw.split.train, recipe.batch_size, end - step, start=step)
@@ -97,14 +106,22 @@ def train(
         measured = {"loss/batch": stretch.loss, "learning_rate": float(recipe.learning_rates[step - 1])}
         if step in recipe.evaluate or step == recipe.steps:
             recorder.metrics(step, measured | {"examples_per_second": len(order) * recipe.batch_size / seconds})
-        observed = _observe(step, replica, recipe, draw, recorder, stretch.update_ratios)
-        if observed is None:
+        if _observe(step, replica, recipe, draw, recorder, stretch.update_ratios, watch) is None:
             return _end(recorder, Outcome("diverged", step, f"evaluation not finite after step {step}"))
-        metrics = observed
         late = recipe.checkpoint_seconds is not None and time.monotonic() - saved > recipe.checkpoint_seconds
-        if step in recipe.checkpoint or late:
-            recorder.checkpoint(step, _snapshot(replica, step))
+        last = watch is not None and watch.over and recipe.steps in recipe.checkpoint
+        if step in recipe.checkpoint or late or last:
+            recorder.checkpoint(step, _snapshot(replica, step, watch))
             saved = time.monotonic()
+    if watch is not None:
+        progress(recipe.steps - step)  # no longer to be waited for
+        replica.weights = watch.best_weights
+        recorder.params({"best.step": watch.best_step} | ({"stopped.step": step} if step < recipe.steps else {}))
+    metrics, logits = _evaluate(replica, draw, None)
+    if not all(map(np.isfinite, metrics.values())):
+        return _end(recorder, Outcome("diverged", step, f"evaluation not finite after step {step}"))
+    recorder.metrics(step, metrics)
+    recorder.artifact("predictions.npz", _predictions(draw, logits))
     recorder.params({"weights.final": digest(replica.weights)})
     recorder.artifact("model.keras", replica.export())
     return _end(recorder, Outcome("finished", step, metrics=metrics))
@@ -132,21 +149,32 @@ def _stops(recipe: Recipe, start: int) -> Iterator[int]:
 
 
 def _observe(
-    step: int, replica: Replica, recipe: Recipe, draw: Draw, recorder: Recorder, ratios: dict[str, float]
+    step: int,
+    replica: Replica,
+    recipe: Recipe,
+    draw: Draw,
+    recorder: Recorder,
+    ratios: dict[str, float],
+    watch: Watch | None,
 ) -> dict[str, float] | None:
-    """Probe and evaluate where they are due; the metrics, empty where no evaluation was due, None if not finite."""
+    """Probe and evaluate where they are due; the metrics, empty where no evaluation was due, None if not finite.
+
+    The evaluation of the end is not made here: it is of all examples, and with a watch of its best weights.
+    """
     if step in recipe.probe:
         found = replica.probe(_spread(draw.split.train_eval, recipe.probe_examples))
         updates = {f"{layer}/update": {"ratio": ratio} for layer, ratio in ratios.items()}
         recorder.histograms(step, found | updates)
-    if step in recipe.evaluate or step == recipe.steps:
-        last = step == recipe.steps
-        metrics, logits = _evaluate(replica, draw, None if last else recipe.evaluate_examples)
+    end = step == recipe.steps
+    if (end and watch is not None) or (step in recipe.evaluate and not end):
+        metrics, _ = _evaluate(replica, draw, recipe.evaluate_examples)
         if not all(map(np.isfinite, metrics.values())):
             return None
-        recorder.metrics(step, metrics)
-        if last:
-            recorder.artifact("predictions.npz", _predictions(draw, logits))
+        if watch is not None:
+            watch.see(step, metrics["loss/val"], replica.weights)
+            end |= watch.over
+        if not end:
+            recorder.metrics(step, metrics)
         return metrics
     return {}
 
@@ -195,8 +223,9 @@ def _predictions(draw: Draw, logits: dict[str, npt.NDArray[np.float32]]) -> byte
     return buffer.getvalue()
 
 
-def _snapshot(replica: Replica, step: int) -> bytes:
-    return checkpoints.pack({**replica.state, "step": np.array(step)})
+def _snapshot(replica: Replica, step: int, watch: Watch | None) -> bytes:
+    watched = watch.state if watch is not None else {}
+    return checkpoints.pack({**replica.state, **watched, "step": np.array(step)})
 
 
 def _end(recorder: Recorder, outcome: Outcome) -> Outcome:

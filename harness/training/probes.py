@@ -91,6 +91,41 @@ def input_square_sum(layer: keras.Layer, x: tf.Tensor) -> tf.Tensor | None:
     return None
 
 
+def errors(
+    layer: keras.Layer, of_output: tf.Tensor | None, of_input: tf.Tensor | None, x: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """The signal on its way back through a linear layer, from the gradients of its output and of its input.
+
+    error_mean_square: of the output's. Where the input has a gradient, also input_error_mean_square, and what that is
+    proportional to at the start, error_square_sum: the squared errors that an input feeds, summed over units, averaged
+    over the batch and positions (He et al. 2015, section 2.2). Nothing for other layers than dense ones and 2-D
+    convolutions.
+
+    Args:
+        layer: whose.
+        of_output: gradient of the loss of one example, or None.
+        of_input: the same.
+        x: the layer's input.
+    """
+    dense = type(layer).__name__ == "Dense"
+    known = dense or (type(layer).__name__ == "Conv2D" and layer.groups == 1 and max(layer.dilation_rate) == 1)
+    if of_output is None or not known or getattr(layer.activation, "__name__", "linear") != "linear":
+        return {}
+    squares = tf.square(tf.cast(of_output, tf.float32))
+    found = {"error_mean_square": tf.reduce_mean(squares)}
+    if of_input is None:
+        return found
+    sums = tf.reduce_sum(squares, axis=-1, keepdims=True)
+    if not dense:
+        ones = tf.ones((*layer.kernel_size, 1, 1))
+        shape = tf.concat([tf.shape(x)[:-1], [1]], axis=0)
+        sums = tf.nn.conv2d_transpose(sums, ones, shape, layer.strides, layer.padding.upper())
+    return found | {
+        "input_error_mean_square": tf.reduce_mean(tf.square(tf.cast(of_input, tf.float32))),
+        "error_square_sum": tf.reduce_mean(sums),
+    }
+
+
 def counts(x: tf.Tensor) -> tf.Tensor:
     """Counts (245,) int32 in the bins of EDGES, of at most SAMPLE values, evenly spread."""
     flat = tf.reshape(tf.cast(x, tf.float32), [-1])

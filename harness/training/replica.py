@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from harness.data.datasets import Dataset
 from harness.data.preprocess import Affine
 from harness.models import architectures
 from harness.models.initializers import Scheme, initial_weights
@@ -24,8 +21,13 @@ from harness.streams import Block, seed
 from harness.targets import TARGET, build, locate
 from harness.training import graphs, probes
 from harness.training.checkpoints import State
+from harness.training.export import Export
+from harness.training.feeds import DeviceData, Feed
+
+__all__ = ["DeviceData", "Feed", "NetSpec", "Replica", "Stretch"]
 
 Indices = npt.NDArray[np.int32]
+Images = npt.NDArray[np.float32]
 EVALUATION_BATCH = 128
 
 _building = threading.RLock()  # the dtype policy is global while a net is built; graphs are traced one at a time
@@ -40,6 +42,8 @@ class NetSpec:
     augment: Sequence[Mapping[str, Any]]
     l2: float
     dropout: float
+    batch_norm: bool
+    label_smoothing: float
     batch_size: int
     precision: str
     xla: bool
@@ -58,6 +62,8 @@ class NetSpec:
         arguments = {name: build(value) for name, value in self.arch.items() if name != TARGET}
         if self.dropout:
             arguments["dropout"] = self.dropout
+        if self.batch_norm:
+            arguments["batch_norm"] = True
         with _building:
             before = keras.config.dtype_policy()
             keras.config.set_dtype_policy(self.precision)
@@ -65,18 +71,6 @@ class NetSpec:
                 return architectures.build(locate(self.arch[TARGET]), example_shape, classes, arguments)
             finally:
                 keras.config.set_dtype_policy(before)
-
-
-class DeviceData:
-    """A data set on one device, training examples first, test examples after them."""
-
-    def __init__(self, data: Dataset, device: str) -> None:
-        self.data = data
-        self.device = device
-        with tf.device(device):
-            self.examples = tf.concat([data.x_train, data.x_test], axis=0)
-            self.labels = tf.concat([data.y_train, data.y_test], axis=0)
-        self.test = np.arange(len(data.x_train), len(data.x_train) + len(data.x_test), dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -101,11 +95,11 @@ class Replica:
 
     Args:
         spec: what to compile.
-        on_device: the data, already on the device.
+        on_device: the data, already on the device or streamed to it.
         like: a replica of the same spec on the same device, whose graphs are taken over instead of traced again.
     """
 
-    def __init__(self, spec: NetSpec, on_device: DeviceData, like: "Replica | None" = None) -> None:
+    def __init__(self, spec: NetSpec, on_device: Feed, like: "Replica | None" = None) -> None:
         data = on_device.data
         self.spec, self._on_device = spec, on_device
         self.data, self.device = data, on_device.device
@@ -126,9 +120,9 @@ class Replica:
         self._affine = Affine(np.zeros(1, np.float32), np.ones(1, np.float32))
         self._arrays: list[str] = []
         self._moments: list[tuple[str, str]] = []
-        self._exported: dict[tuple[bytes, bytes], keras.Model] = {}
-        self._built_weights = [weight.numpy() for weight in self.model.weights]
-        self._built_slots = [slot.numpy() for slot in self._optimizer.variables]
+        self._exported: dict[tuple[bytes, bytes], Export] = {}
+        self._built_weights = [_remembered(weight.numpy()) for weight in self.model.weights]
+        self._built_slots = [_remembered(slot.numpy()) for slot in self._optimizer.variables]
         kernels = {id(weight) for weight in self.model.weights}
         self._dropout_generators = [v for v in self.model.variables if id(v) not in kernels]
         self._augment_generators = [v for layer in self._augment for v in layer.variables]
@@ -136,9 +130,14 @@ class Replica:
         self._weighted = [layer for layer in self.model.layers if layer.name in self._kernels]
         self._watched = keras.Model(
             self.model.inputs,
-            [tap.tensor for tap in self._taps] + [layer.input for layer in self._weighted] + self.model.outputs,
+            [tap.tensor for tap in self._taps]
+            + [layer.input for layer in self._weighted]
+            + [layer.output for layer in self._weighted]
+            + self.model.outputs,
         )
         self._take_step = tf.function(self._step, jit_compile=True, autograph=False) if spec.xla else self._step
+        # What the graph that is being traced takes examples and labels from.
+        self._source: tuple[tf.Tensor, tf.Tensor] = (tf.zeros(0), tf.zeros(0))
         self._like = like
         self._compiled: dict[tuple[str, int | None], graphs.Concrete] = {}
 
@@ -165,20 +164,11 @@ class Replica:
     def reset(self, block: Block, scheme: Scheme, affine: Affine) -> None:
         """Start a run: initial weights of the block, optimizer slots as built, generators from their streams."""
         self._set_preprocessing(affine)
-        for weight, value in zip(
-            self.model.weights,
-            initial_weights(self.model, scheme, block.init, self._built_weights),
-            strict=True,
-        ):
-            weight.assign(value)
+        self.weights = initial_weights(self.model, scheme, block.init, self._built_weights)
         for slot, value in zip(self._optimizer.variables, self._built_slots, strict=True):
             slot.assign(value)
-        for stream, generators in (
-            (block.dropout, self._dropout_generators),
-            (block.augment, self._augment_generators),
-        ):
-            for position, state in enumerate(generators):
-                state.assign(np.array([seed(stream, position) % 2**32, 0], state.dtype))
+        _restart(self._dropout_generators, block.dropout)
+        _restart(self._augment_generators, block.augment)
 
     def _set_preprocessing(self, affine: Affine) -> None:
         self._affine = affine
@@ -194,9 +184,18 @@ class Replica:
                 self._stretch,
                 tf.TensorSpec((None, self.spec.batch_size), tf.int32),
                 tf.TensorSpec((None,), tf.float32),
+                tf.TensorSpec((), tf.float32),
+                *self._sources,
             )
-            steps, loss, well, weights_finite, ratios = graph(tf.constant(order), tf.constant(rates))
-        taken, lost = int(steps), int(not well)
+            taken, loss = 0, tf.constant(0.0)
+            for piece in self._on_device.pieces(order):
+                steps, loss, well, weights_finite, ratios = graph(
+                    piece.indices, tf.constant(rates[piece.rows]), loss, piece.examples, piece.labels
+                )
+                taken += int(steps)
+                if not well:
+                    break
+        lost = int(not well)
         return Stretch(
             taken,
             float(loss) / max(1, taken - lost),
@@ -204,17 +203,32 @@ class Replica:
             dict(zip(self._kernels, ratios.numpy().tolist(), strict=True)),
         )
 
+    def augmented(self, block: Block, indices: Indices, times: int) -> tuple[Images, Images]:
+        """These examples in [0, 1] as they are, (n, *shape), and augmented `times` times, (n, times, *shape).
+
+        By the same layers as in training, from the start of the block's stream; for a run, `reset` comes after it.
+        """
+        _restart(self._augment_generators, block.augment)
+        with tf.device(self._on_device.device):
+            (piece,) = self._on_device.pieces(indices, rows=len(indices))
+            self._source = piece.examples, piece.labels
+            unit = self._examples(piece.indices)
+            found = self._augmented(tf.repeat(unit, times, axis=0))
+        return unit.numpy(), found.numpy().reshape(len(indices), times, *unit.shape[1:])
+
     def logits(self, indices: Indices) -> npt.NDArray[np.float32]:
         """Logits (n, classes) in inference mode, without augmentation; test examples are counted after the others."""
         with tf.device(self._on_device.device):
-            graph = self._graph("infer", self._inference, tf.TensorSpec((None,), tf.int32))
-            return graph(tf.constant(indices)).numpy()  # type: ignore[no-any-return]
+            graph = self._graph("infer", self._inference, tf.TensorSpec((None,), tf.int32), self._sources[0])
+            pieces = self._on_device.pieces(indices, rows=EVALUATION_BATCH)
+            return np.concatenate([graph(piece.indices, piece.examples).numpy() for piece in pieces])
 
     def probe(self, indices: Indices) -> dict[str, dict[str, Any]]:
         """Statistics of every layer on these examples, in inference mode: `<layer>/<array>` -> moments and counts."""
         with tf.device(self._on_device.device):
-            graph = self._graph("probe", self._probing, tf.TensorSpec((len(indices),), tf.int32))
-            moments, counts = (part.numpy() for part in graph(tf.constant(indices)))
+            graph = self._graph("probe", self._probing, tf.TensorSpec((len(indices),), tf.int32), *self._sources)
+            (piece,) = self._on_device.pieces(indices, rows=len(indices))
+            moments, counts = (part.numpy() for part in graph(piece.indices, piece.examples, piece.labels))
         found: dict[str, dict[str, Any]] = {
             name: {"counts": row} for name, row in zip(self._arrays, counts, strict=True)
         }
@@ -229,6 +243,11 @@ class Replica:
     def weights(self) -> list[npt.NDArray[Any]]:
         """The current weights of the net, in the net's order."""
         return [weight.numpy() for weight in self.model.weights]
+
+    @weights.setter
+    def weights(self, values: list[npt.NDArray[Any]]) -> None:
+        for weight, value in zip(self.model.weights, values, strict=True):
+            weight.assign(value)
 
     @property
     def state(self) -> State:
@@ -257,12 +276,9 @@ class Replica:
     def export(self) -> bytes:
         """The trained net as a .keras file, from raw examples to logits: plain Keras layers do its preprocessing."""
         place = (self._affine.mean.tobytes(), self._affine.std.tobytes())
-        if place not in self._exported:  # building it takes longer than saving it; blocks come again in every arm
-            self._exported[place] = self._with_preprocessing()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.keras"
-            self._exported[place].save(path)
-            return path.read_bytes()
+        if place not in self._exported:  # blocks come again in every arm
+            self._exported[place] = Export(self._with_preprocessing())
+        return self._exported[place].content()
 
     def _with_preprocessing(self) -> keras.Model:
         shape = self.data.example_shape
@@ -278,25 +294,36 @@ class Replica:
 
     # What is compiled.
 
+    @property
+    def _sources(self) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+        """Of examples and labels: as many as the feed gives at once."""
+        examples = self.data.x_train
+        return tf.TensorSpec((None, *examples.shape[1:]), examples.dtype), tf.TensorSpec((None,), tf.int32)
+
     def _examples(self, indices: tf.Tensor) -> tf.Tensor:
-        raw = tf.gather(self._on_device.examples, indices)
+        raw = tf.gather(self._source[0], indices)
         return (tf.cast(raw, tf.float32) - self._low) / self._span
+
+    def _augmented(self, unit: tf.Tensor) -> tf.Tensor:
+        for layer in self._augment:
+            unit = layer(unit, training=True)
+        return unit
 
     def _preprocess(self, unit: tf.Tensor) -> tf.Tensor:
         return (unit - self._mean) * self._scale
 
     def _loss(self, logits: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-        labels = tf.gather(self._on_device.labels, indices)
+        labels = tf.gather(self._source[1], indices)
         entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=tf.cast(logits, tf.float32))
         return tf.reduce_mean(entropies)
 
     def _step(self, indices: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        unit = self._examples(indices)
-        for layer in self._augment:
-            unit = layer(unit, training=True)
-        x = self._preprocess(unit)
+        x = self._preprocess(self._augmented(self._examples(indices)))
         with tf.GradientTape() as tape:
-            loss = self._loss(self.model(x, training=True), indices)
+            logits = self.model(x, training=True)
+            loss = self._loss(logits, indices)
+            if self.spec.label_smoothing:
+                loss += self.spec.label_smoothing * (_entropy_of_uniform_labels(logits) - loss)
             if self.spec.l2:
                 loss += self.spec.l2 * tf.add_n([tf.reduce_sum(tf.square(k.value)) for k in self._kernels.values()])
             if self.model.losses:
@@ -307,7 +334,10 @@ class Replica:
         self._optimizer.apply(gradients, self.model.trainable_variables)
         return loss
 
-    def _stretch(self, order: tf.Tensor, rates: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _stretch(
+        self, order: tf.Tensor, rates: tf.Tensor, loss_before: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        self._source = examples, labels
         total = tf.shape(order)[0]
 
         def take(done: tf.Tensor, loss: tf.Tensor, finite: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -317,7 +347,7 @@ class Replica:
             return done + 1, loss + tf.where(finite, step_loss, 0.0), finite
 
         done, loss, finite = tf.while_loop(
-            lambda done, _, finite: (done < total) & finite, take, (0, 0.0, True), parallel_iterations=1
+            lambda done, _, finite: (done < total) & finite, take, (0, loss_before, True), parallel_iterations=1
         )
         ratios = [
             tf.norm(kernel.value - before) / tf.norm(before)
@@ -332,7 +362,8 @@ class Replica:
             before.assign(kernel.value)
         return tf.constant(True)
 
-    def _inference(self, indices: tf.Tensor) -> tf.Tensor:
+    def _inference(self, indices: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
+        self._source = examples, self._source[1]
         size = tf.shape(indices)[0]
         batches = tf.math.floordiv(size + EVALUATION_BATCH - 1, EVALUATION_BATCH)
 
@@ -345,13 +376,22 @@ class Replica:
         _, found = tf.while_loop(lambda part, _: part < batches, infer, (0, found), parallel_iterations=1)
         return found.concat()
 
-    def _probing(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _probing(self, indices: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        self._source = examples, labels
         x = self._preprocess(self._examples(indices))
         with tf.GradientTape() as tape:
             *seen, logits = self._watched(x, training=False)
             loss = self._loss(logits, indices)
-        gradients = tape.gradient(loss, [kernel.value for kernel in self._kernels.values()])
-        watched, inputs = seen[: len(self._taps)], seen[len(self._taps) :]
+        taps, layers = len(self._taps), len(self._weighted)
+        watched, inputs, outputs = seen[:taps], seen[taps:-layers], seen[-layers:]
+        kernels = [kernel.value for kernel in self._kernels.values()]
+        found = tape.gradient(loss, kernels + inputs + outputs)
+        gradients = found[:layers]
+        # The loss is the mean over the examples: times their number, an example's own.
+        of_inputs, of_outputs = (
+            [None if error is None else error * indices.shape[0] for error in part]
+            for part in (found[layers:-layers], found[-layers:])
+        )
         arrays = [(tap.name, tensor, tap.activation) for tap, tensor in zip(self._taps, watched, strict=True)]
         arrays.append(("predictions/activation", tf.nn.softmax(tf.cast(logits, tf.float32)), "softmax"))
         for (layer, kernel), gradient in zip(self._kernels.items(), gradients, strict=True):
@@ -364,6 +404,27 @@ class Replica:
         for layer, tensor in zip(self._weighted, inputs, strict=True):
             if (sums := probes.input_square_sum(layer, tensor)) is not None:
                 moments[f"{layer.name}/pre_activation", "input_square_sum"] = sums
+        for layer, tensor, of_input, of_output in zip(self._weighted, inputs, of_inputs, of_outputs, strict=True):
+            for moment, value in probes.errors(layer, of_output, of_input, tensor).items():
+                moments[f"{layer.name}/pre_activation", moment] = value
         # What the rows are is known once the function is traced.
         self._arrays, self._moments = [name for name, _, _ in arrays], list(moments)
         return tf.stack(list(moments.values())), tf.stack([probes.counts(tensor) for _, tensor, _ in arrays])
+
+
+def _restart(generators: Sequence[keras.Variable], stream: int) -> None:
+    for position, state in enumerate(generators):
+        state.assign(np.array([seed(stream, position) % 2**32, 0], state.dtype))
+
+
+def _entropy_of_uniform_labels(logits: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy against labels that say 1/classes for every class: label smoothing mixes it in."""
+    wide = tf.cast(logits, tf.float32)
+    return tf.reduce_mean(tf.reduce_logsumexp(wide, axis=-1) - tf.reduce_mean(wide, axis=-1))
+
+
+def _remembered(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array; one that holds a single value as a view of that value: a wide net's zeros take gigabytes."""
+    if array.size > 1 and (array == array.flat[0]).all():
+        return np.broadcast_to(array.flat[0], array.shape)
+    return array

@@ -203,10 +203,11 @@ def test_runs_side_by_side_do_not_disturb_each_other(prepare: Prepare, replica_o
         ("optimizer=sgd",),
         ("optimizer=momentum", "arch.dropout=0.5"),
         NOISY,
-        ("augment=crop", "augment.layers.0.padding=1", "learning_rate=cosine"),
+        ("augment=crop", "augment.layers.crop.padding=1", "learning_rate=cosine"),
         ("runtime.precision=mixed_float16",),
+        ("~arch.widths", "arch=cnt_regularized", "augment=cnt"),
     ],
-    ids=["sgd", "dropout", "noisy", "crop", "float16"],
+    ids=["sgd", "dropout", "noisy", "crop", "float16", "batch_norm"],
 )
 def test_a_resumed_run_ends_in_the_same_weights_and_reports_the_same(
     overrides: tuple[str, ...], prepare: Prepare, replica_of: ReplicaOf
@@ -278,7 +279,7 @@ def test_neither_validation_nor_test_examples_reach_the_weights(
     assert final(prepared, replica_of(prepared)) == final(other, replica_of(other))
 
 
-@pytest.mark.parametrize("augment", ["flip", "shift", "crop", "rotate", "color"])
+@pytest.mark.parametrize("augment", ["flip", "shift", "crop", "rotate", "color", "cnt", "[crop,flip]"])
 def test_each_augmentation_trains_and_is_never_seen_by_an_evaluation_or_a_probe(
     augment: str, prepare: Prepare, replica_of: ReplicaOf
 ) -> None:

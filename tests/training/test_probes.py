@@ -217,3 +217,38 @@ def test_the_squares_that_a_convolution_sees_are_fewer_at_the_zero_padded_edge(p
     x = np.ones((2, 4, 4, 2), np.float32)  # two channels of ones: 2 a tap
     layer = keras.layers.Conv2D(3, 3, padding=padding)
     assert float(probes.input_square_sum(layer, x)) == pytest.approx(expected)
+
+
+def test_the_errors_of_a_dense_layer_are_summed_over_the_units_that_an_input_feeds() -> None:
+    x, out, back = (np.arange(n, dtype=np.float32).reshape(3, -1) for n in (12, 15, 12))
+    found = probes.errors(keras.layers.Dense(5), tf.constant(out), tf.constant(back), x)
+    assert float(found["error_mean_square"]) == pytest.approx((out**2).mean())
+    assert float(found["error_square_sum"]) == pytest.approx((out**2).sum(axis=1).mean())
+    assert float(found["input_error_mean_square"]) == pytest.approx((back**2).mean())
+
+
+@pytest.mark.parametrize(
+    ("padding", "side", "expected"),
+    [("same", 4, 2.0 * (4 * 9 + 8 * 6 + 4 * 4) / 16), ("valid", 6, 2.0 * 9 * 16 / 36)],
+)
+def test_an_input_at_the_edge_feeds_fewer_places_of_a_convolution(padding: str, side: int, expected: float) -> None:
+    x, out = np.ones((2, side, side, 3), np.float32), tf.ones((2, 4, 4, 2))  # two filters of ones: 2 a place
+    found = probes.errors(keras.layers.Conv2D(2, 3, padding=padding), out, tf.constant(x), x)
+    assert float(found["error_square_sum"]) == pytest.approx(expected)
+
+
+def test_the_first_layer_hands_nothing_back_and_a_fused_activation_shows_nothing() -> None:
+    x, out = np.ones((2, 4), np.float32), tf.ones((2, 3))
+    assert set(probes.errors(keras.layers.Dense(3), out, None, x)) == {"error_mean_square"}
+    assert probes.errors(keras.layers.Dense(3, activation="relu"), out, None, x) == {}
+
+
+def test_the_error_of_an_example_is_that_of_its_own_loss(softmax: tuple[Replica, Prepared]) -> None:
+    replica, prepared = softmax
+    chosen = np.array([0, 5, 9, 30], np.int32)
+    logits = replica.logits(chosen).astype(float)
+    predictions = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    error = predictions - np.eye(3)[prepared.data.y_train[chosen]]
+    found = replica.probe(chosen)["logits/pre_activation"]
+    assert found["error_mean_square"] == pytest.approx((error**2).mean(), rel=1e-4)
+    assert "error_square_sum" not in found

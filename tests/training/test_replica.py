@@ -14,12 +14,14 @@ import keras
 import numpy as np
 import pytest
 
+from harness.data import draws
 from harness.data.datasets import Dataset, from_arrays
+from harness.models.initializers import digest
 from harness.prepared import Prepared
 from harness.streams import Block
 from harness.training import loop
 from harness.training.recorder import MemoryRecorder
-from harness.training.replica import Replica
+from harness.training.replica import DeviceData, Replica
 
 Prepare = Callable[..., Prepared]
 ReplicaOf = Callable[..., Replica]
@@ -37,7 +39,7 @@ OPTIONS = [
     *(f"optimizer={name}" for name in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")),
     *(f"learning_rate={name}" for name in ("exponential", "step", "cosine")),
     *(f"preprocess={name}" for name in ("scale", "mean_image", "standardize")),
-    *(f"regularizer={name}" for name in ("none", "l2", "dropout")),
+    *(f"regularizer={name}" for name in ("none", "l2", "dropout", "batch_norm", "label_smoothing")),
     *(f"runtime.precision={name}" for name in ("mixed_bfloat16", "mixed_float16")),
     "optimizer.clipnorm=1",
 ]
@@ -52,17 +54,6 @@ def test_each_option_trains(option: str, prepare: Prepare, replica_of: ReplicaOf
     assert recorder.outcome.kind == "finished"
     assert recorder.facts["weights.final"] != recorder.facts["weights.initial"]
     assert recorder.curves["loss/batch"][12] < 5
-
-
-@pytest.mark.parametrize("arch", ["softmax", "convnet", "lenet5", "lenet5_relu"])
-def test_each_architecture_trains(arch: str, prepare: Prepare, replica_of: ReplicaOf) -> None:
-    small = {"convnet": ["arch.blocks=[[4,4],[8]]"]}.get(arch, [])
-    prepared = prepare(f"arch={arch}", "~arch.widths", *small, "train.steps=4")
-    prepared.check()
-    recorder = trained(prepared, replica_of(prepared))
-    assert recorder.outcome is not None
-    assert recorder.outcome.kind == "finished"
-    assert recorder.facts["weights.final"] != recorder.facts["weights.initial"]
 
 
 def test_an_augmentation_changes_the_training(prepare: Prepare, replica_of: ReplicaOf) -> None:
@@ -97,6 +88,94 @@ def test_l2_adds_the_squares_of_the_kernels_alone(prepare: Prepare, replica_of: 
         penalty = with_it.curves["loss/batch"][step] - without.curves["loss/batch"][step]
         assert penalty == pytest.approx(0.25 * squares, rel=1e-4)
     assert with_it.curves["loss/train"] == without.curves["loss/train"]
+
+
+def test_label_smoothing_mixes_in_the_loss_against_even_labels(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    still = ("optimizer=sgd", "learning_rate.value=0", "train.steps=1", "train.evaluate.every=1")
+    plain, smooth = prepare(*still), prepare(*still, "regularizer.label_smoothing=0.3")
+    replica = replica_of(plain)
+    without, with_it = trained(plain, replica), trained(smooth, replica_of(smooth))
+    (batch,) = draws.order(Block.of(0).order, plain.draw(Block.of(0)).split.train, 10, 1, start=0)
+    logits = replica.logits(batch).astype(float)
+    log_shares = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = 0.7 * without.curves["loss/batch"][1] + 0.3 * -log_shares.mean()
+    assert with_it.curves["loss/batch"][1] == pytest.approx(expected, rel=1e-5)
+    assert with_it.curves["loss/train"] == without.curves["loss/train"]
+
+
+# Batch norm
+
+NORMED = ("~arch.widths", "arch=cnt_regularized", "arch.dropout=0.3", "augment=cnt", "optimizer=adam")
+
+
+def moving(replica: Replica) -> dict[str, np.ndarray]:
+    return {
+        weight.path: value
+        for weight, value in zip(replica.model.weights, replica.weights, strict=True)
+        if "moving" in weight.path
+    }
+
+
+def test_moving_statistics_follow_the_batches(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    prepared = prepare(*NORMED, "train.steps=1", "optimizer=sgd", "learning_rate.value=0")
+    replica, block = replica_of(prepared), Block.of(0)
+    replica.reset(block, prepared.scheme, prepared.draw(block).affine)
+    (order,) = draws.order(block.order, prepared.draw(block).split.train, 10, 1, start=0)
+    images, _ = replica.augmented(block, order, 1)
+    _, augmented = replica.augmented(block, order, 1)
+    assert (images != augmented[:, 0]).any()
+    pooled = keras.Model(replica.model.input, replica.model.get_layer("pool1").output)
+    seen = pooled((augmented[:, 0] - prepared.draw(block).affine.mean) / prepared.draw(block).affine.std).numpy()
+    trained(prepared, replica)
+    found = moving(replica)
+    np.testing.assert_allclose(found["pool1_norm/moving_mean"], 0.1 * seen.mean(axis=(0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(found["pool1_norm/moving_variance"], 0.9 + 0.1 * seen.var(axis=(0, 1, 2)), atol=1e-5)
+
+
+def test_moving_statistics_start_afresh_with_every_run_and_are_part_of_its_state(
+    prepare: Prepare, replica_of: ReplicaOf
+) -> None:
+    prepared = prepare(*NORMED)
+    replica = replica_of(prepared)
+    first = trained(prepared, replica)
+    after, state = moving(replica), replica.state
+    assert len(after) == 4
+    assert all(value.any() and (value != 1).any() for value in after.values())
+    replica.reset(Block.of(0), prepared.scheme, prepared.draw(Block.of(0)).affine)
+    assert {path: value.flat[0] for path, value in moving(replica).items() if (value == value.flat[0]).all()} == {
+        f"pool{number}_norm/moving_{kind}": start for number in (1, 2) for kind, start in (("mean", 0), ("variance", 1))
+    }
+    replica.state = state
+    assert all((value == after[path]).all() for path, value in moving(replica).items())
+    assert digest(replica.weights) == first.facts["weights.final"]
+    assert trained(prepared, replica).facts == first.facts
+
+
+def test_evaluation_uses_the_moving_statistics_and_leaves_them(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    prepared = prepare(*NORMED)
+    replica = replica_of(prepared)
+    trained(prepared, replica)
+    before = digest(replica.weights)
+    together, alone = replica.logits(TEST), replica.logits(TEST[:1])
+    replica.probe(TEST)
+    np.testing.assert_allclose(alone, together[:1], atol=1e-5)
+    assert digest(replica.weights) == before
+
+
+def test_a_replica_that_takes_its_graphs_over_ends_in_the_same_statistics(
+    prepare: Prepare, replica_of: ReplicaOf
+) -> None:
+    prepared = prepare(*NORMED)
+    first = replica_of(prepared)
+    alone = trained(prepared, first).facts["weights.final"]
+    second = Replica(prepared.spec, DeviceData(prepared.data, first.device), like=first)
+    assert trained(prepared, second).facts["weights.final"] == alone
+    assert (moving(second)["pool2_norm/moving_mean"] == moving(first)["pool2_norm/moving_mean"]).all()
+
+
+def test_a_wide_nets_zeros_take_no_memory_twice(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    replica = replica_of(prepare("optimizer=adam"))
+    assert {sum(array.strides) for array in replica._built_weights + replica._built_slots if array.size > 1} == {0}
 
 
 def test_mixed_precision_computes_in_16_bits_and_keeps_32(prepare: Prepare, replica_of: ReplicaOf) -> None:
@@ -160,6 +239,7 @@ def exported(
         "vectors_all": (vectors, ("preprocess=standardize", "preprocess.per=all")),
         "colours": (colours, ("preprocess=standardize",)),
         "colour_mean": (colours, ("preprocess=mean_image",)),
+        OURS: (colours, ("~arch.widths", "arch=alexnet", "arch.filters=[4,4,4,4,4]", "arch.dense=[5]")),
     }
     found = {}
     for name, (data, overrides) in cases.items():
@@ -172,7 +252,8 @@ def exported(
     return found
 
 
-CASES = ["scale", "mean_image", "channel", "pixel", "all", "vectors", "vectors_all", "colours", "colour_mean"]
+OURS = "local_response"
+CASES = ["scale", "mean_image", "channel", "pixel", "all", "vectors", "vectors_all", "colours", "colour_mean", OURS]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -182,20 +263,23 @@ def test_an_exported_net_gives_the_same_logits_from_raw_examples(name: str, expo
     np.testing.assert_allclose(model.predict(np.load(raw), verbose=0), logits, atol=2e-5)
 
 
-def test_an_exported_net_needs_no_harness(exported: dict[str, Any]) -> None:
+def test_an_exported_net_needs_nothing_of_ours_but_its_layers(exported: dict[str, Any]) -> None:
     script = """
         import json, sys
         import keras, numpy as np
         found = {}
-        for path, raw in json.loads(sys.argv[1]):
-            found[path] = keras.models.load_model(path).predict(np.load(raw), verbose=0).tolist()
-        assert "harness" not in sys.modules
+        for name, (path, raw) in json.loads(sys.argv[1]).items():
+            if name == sys.argv[2]:  # the last: it has a layer of ours
+                assert "harness" not in sys.modules
+                import harness.layers
+            found[name] = keras.models.load_model(path).predict(np.load(raw), verbose=0).tolist()
+        assert "harness.models" not in sys.modules
         print("RESULT", json.dumps(found))
     """
-    asked = json.dumps([(str(path), str(raw)) for path, raw, _ in exported.values()])
+    asked = json.dumps({name: (str(path), str(raw)) for name, (path, raw, _) in exported.items()})
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), asked], capture_output=True, text=True, check=True
+        [sys.executable, "-c", textwrap.dedent(script), asked, OURS], capture_output=True, text=True, check=True
     )
     found = json.loads(done.stdout.partition("RESULT ")[2])
-    for path, _, logits in exported.values():
-        np.testing.assert_allclose(found[str(path)], logits, atol=2e-5)
+    for name, (_, _, logits) in exported.items():
+        np.testing.assert_allclose(found[name], logits, atol=2e-5)
