@@ -7,29 +7,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
 from harness.analysis import plots
 from harness.analysis.stats import mean_ci
-from harness.data.datasets import Dataset
-from harness.tracking import artifacts
+from harness.tracking import artifacts, batches
+from harness.tracking.entries import ArmEnd, TestSet
 from harness.tracking.frames import Results
-from harness.tracking.tracker import MOST_METRICS
 
 
-def close(
-    client: MlflowClient, run_id: str, results: Results, data: Dataset, status: str, run_figures: bool = False
-) -> None:
+def close(client: MlflowClient, run: Run, results: Results, data: TestSet, arm: ArmEnd) -> None:
     """Log mean and 95 % t interval over the finished runs of each curve, draw the figures, and end the parent run.
 
     Args:
         client: of the store.
-        run_id: the arm's parent run.
+        run: the arm's parent run; it ends as FINISHED, or KILLED when runs are missing.
         results: the arm's runs alone.
-        data: what the arm was trained on.
-        status: FINISHED, or KILLED when runs are missing.
-        run_figures: draw the figures of each single run too.
+        data: what the arm was tested on.
+        arm: which runs there should be; whether to draw the figures of each single run too.
     """
     runs = results.runs
     finished = runs[runs["outcome"] == "finished"] if len(runs) else runs
@@ -40,16 +36,15 @@ def close(
         for name, value in _aggregates(values).items()
         if np.isfinite(value)
     ]
-    for first in range(0, len(metrics), MOST_METRICS):
-        client.log_batch(run_id, metrics[first : first + MOST_METRICS], synchronous=True)
-    for outcome in ("finished", "diverged"):
-        client.set_tag(run_id, f"runs.{outcome}", str(int((runs["outcome"] == outcome).sum()) if len(runs) else 0))
-    artifacts.write(client, client.get_run(run_id), figures(results, data))
-    if run_figures and len(runs):
+    ended = {kind: int((runs["outcome"] == kind).sum()) if len(runs) else 0 for kind in ("finished", "diverged")}
+    batches.log(client, run.info.run_id, metrics, tags={f"runs.{kind}": str(count) for kind, count in ended.items()})
+    artifacts.write(client, run, figures(results, data))
+    if arm.run_figures and len(runs):
         for single in runs["run_key"]:
             alone = Results(client, results.sweep, runs["arm_key"].unique().tolist(), [single])
             artifacts.write(client, client.get_run(alone.runs["run_id"].iloc[0]), figures(alone, data))
-    client.set_terminated(run_id, status)
+    complete = sum(ended.values()) == len(arm.run_keys)
+    client.set_terminated(run.info.run_id, "FINISHED" if complete else "KILLED")
 
 
 def _points(curves: pd.DataFrame, finished: pd.DataFrame) -> list[tuple[tuple[Any, Any], pd.Series]]:
@@ -66,7 +61,7 @@ def _aggregates(values: pd.Series) -> dict[str, float]:
     return {"mean": interval.value, "ci_low": interval.low, "ci_high": interval.high}
 
 
-def figures(results: Results, data: Dataset) -> Mapping[str, bytes]:
+def figures(results: Results, data: TestSet) -> Mapping[str, bytes]:
     """PNG figures over all runs of an arm: curves, histograms, and where there are predictions, mistakes."""
     if not len(results.runs):
         return {}
@@ -74,9 +69,7 @@ def figures(results: Results, data: Dataset) -> Mapping[str, bytes]:
     drawn = {"figures/learning_curves.png": _quick(plots.learning_curves(results.curves, [arm]))}
     steps, names, shares = results.mean_histograms(arm)
     if len(steps):
-        drawn["figures/activation_histograms.png"] = _quick(
-            plots.histograms({arm: (steps, names, shares)}), fixed=False
-        )
+        drawn["figures/activation_histograms.png"] = plots.png(plots.histograms({arm: (steps, names, shares)}))
     logits = [arrays["test_logits"] for arrays in results.predictions.values()]
     if logits:
         predicted = np.stack([each.argmax(axis=1) for each in logits])
@@ -87,11 +80,10 @@ def figures(results: Results, data: Dataset) -> Mapping[str, bytes]:
     return drawn
 
 
-def _quick(figure: Figure, fixed: bool = True) -> bytes:
+def _quick(figure: Figure) -> bytes:
     """PNG without minor ticks, and with fixed margins: making and fitting these takes longer than all the rest."""
     for axes in figure.axes:
         axes.minorticks_off()
-    if fixed:
-        figure.set_layout_engine(None)
-        figure.subplots_adjust(left=0.1, right=0.97, bottom=0.14, top=0.92, wspace=0.22)
+    figure.set_layout_engine(None)
+    figure.subplots_adjust(left=0.1, right=0.97, bottom=0.14, top=0.92, wspace=0.22)
     return plots.png(figure)

@@ -11,10 +11,18 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints."""
+
 
 def local_folder(run: Run) -> Path | None:
-    """The run's artifact folder, if it is on this machine's disk (a path or a file: URI)."""
-    parts = urlparse(run.info.artifact_uri)
+    """The run's artifact folder, if it is on this machine's disk."""
+    return local_path(run.info.artifact_uri)
+
+
+def local_path(uri: str) -> Path | None:
+    """The folder that an artifact URI means, if it is on this machine's disk (a path or a file: URI)."""
+    parts = urlparse(uri)
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
@@ -51,11 +59,17 @@ def read(client: MlflowClient, run: Run, name: str) -> bytes | None:
 
 def names(client: MlflowClient, run: Run, folder: str) -> list[str]:
     """Names of the files in a folder of the run's artifacts, sorted."""
-    return sorted(
-        file.path for file in client.list_artifacts(run.info.run_id, folder) if not Path(file.path).name.startswith(".")
-    )
+    here = local_folder(run)
+    if here is not None:
+        listed = [str(path.relative_to(here)) for path in (here / folder).glob("*")]
+    else:
+        listed = [file.path for file in client.list_artifacts(run.info.run_id, folder)]
+    return sorted(name for name in listed if not Path(name).name.startswith("."))
 
 
 def delete(run: Run, name: str) -> None:
     """Remove one artifact."""
+    if (folder := local_folder(run)) is not None:
+        (folder / name).unlink(missing_ok=True)
+        return
     get_artifact_repository(run.info.artifact_uri).delete_artifacts(name)  # type: ignore[no-untyped-call]

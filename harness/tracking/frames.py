@@ -17,10 +17,13 @@ from mlflow.exceptions import MlflowException
 from harness.bins import EDGES
 from harness.tracking import artifacts
 from harness.tracking.store import StoreError, open_store
-from harness.tracking.sweeps import Declaration, declared
+from harness.tracking.sweeps import Confirmation, Declaration, declared, declared_confirmation
 
 MOST_POINTS = 25_000  # of one metric of one run
-TAGS = ("sweep", "data.digest", "weights.initial", "git.sha", "git.dirty", "device", "host", "command")
+TAGS = (
+    *("sweep", "confirm", "data.digest", "weights.initial", "git.sha", "git.dirty", "device", "host", "command"),
+    *("stopped.step", "best.step"),  # of runs that stop early on validation
+)
 
 
 def is_curve(metric: str) -> bool:
@@ -62,6 +65,24 @@ class Results:
         return declared(self.client, self.experiment_id)
 
     @cached_property
+    def confirmation(self) -> Confirmation | None:
+        """What of this sweep was set out to be confirmed on fresh blocks; None where its arms are others by now."""
+        found, own = declared_confirmation(self.client, self.experiment_id), self.declaration
+        if found is None or own is None or any(own.arms.get(arm) != key for arm, key in found.chosen.items()):
+            return None
+        return found
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        """The runs on fresh blocks, as `runs`, which never holds them, under the names of the arms they confirm."""
+        found = self.confirmation
+        if found is None:
+            return pd.DataFrame()
+        runs = Results(self.client, self.sweep, found.arms.values(), found.run_keys).runs
+        names = {key: arm for arm, key in found.arms.items()}
+        return runs.assign(arm=runs["arm_key"].map(names)) if len(runs) else runs
+
+    @cached_property
     def _found(self) -> list[Run]:
         """One run a run key: a finished one before others, the latest of those."""
         filters = ["tags.kind = 'run'"]
@@ -100,9 +121,10 @@ class Results:
     def runs(self) -> pd.DataFrame:
         """One row a run: run_id, arm, arm_key, draw, block, status, outcome, outcome.step, seconds, metrics, config.
 
-        Also where it comes from: data.digest, weights.initial, git.sha, git.dirty, device, host, command, and
-        `seed.<stream>`, the seed of each random stream as text. Config columns are strings, as MLflow keeps them.
-        Metrics of runs that did not finish are missing, so that no mean is taken over them by accident.
+        Also where it comes from: sweep, confirm ("true" for runs on fresh blocks, after the sweep), data.digest,
+        weights.initial, git.sha, git.dirty, device, host, command, and `seed.<stream>`, the seed of each random
+        stream as text. Config columns are strings, as MLflow keeps them. Metrics of runs that did not finish are
+        missing, so that no mean is taken over them by accident.
         """
         rows = []
         for run in self._found:
@@ -166,6 +188,16 @@ class Results:
     def artifact(self, run_id: str, name: str) -> bytes | None:
         """The content of a run's artifact, or None where there is none."""
         return artifacts.read(self.client, self._by_id[run_id], name)
+
+    def arm_artifact(self, arm: str, name: str) -> bytes | None:
+        """The content of an artifact of an arm's own run, or None where there is none."""
+        mine = [run for run in self._found if self._name(run) == arm]
+        experiments = sorted({run.info.experiment_id for run in mine})
+        for key in dict.fromkeys(run.data.tags["arm_key"] for run in mine):
+            for parent in self.client.search_runs(experiments, f"tags.kind = 'arm' and tags.arm_key = '{key}'"):
+                if (content := artifacts.read(self.client, parent, name)) is not None:
+                    return content
+        return None
 
     def arrays(
         self, name: str, keys: Container[str] | None = None, arm: str | None = None
@@ -308,6 +340,10 @@ class Combined(Results):
         return self._names[run.data.tags["arm_key"]]
 
     @property
+    def confirmation(self) -> None:
+        """Sweeps taken together chose nothing together."""
+
+    @property
     def declaration(self) -> Declaration:
         """The first sweep's baseline and question, the arms of all."""
         return self._declaration
@@ -319,7 +355,7 @@ def of_runs(client: MlflowClient, run_ids: Sequence[str]) -> Results:
     Raises:
         StoreError: an id that is no run of the harness.
     """
-    by_experiment: dict[str, list[str]] = {}
+    by_experiment: dict[str, list[Run]] = {}
     for run_id in run_ids:
         try:
             run = client.get_run(run_id)
@@ -327,11 +363,12 @@ def of_runs(client: MlflowClient, run_ids: Sequence[str]) -> Results:
             raise StoreError(f"run {run_id!r}: not in this store") from None
         if run.data.tags.get("kind") != "run":
             raise StoreError(f"run {run_id!r}: not one training of the harness; give the ids of runs below an arm")
-        by_experiment.setdefault(run.info.experiment_id, []).append(run.data.tags["run_key"])
-    parts = [
-        Results(client, client.get_experiment(experiment).name, run_keys=keys)
-        for experiment, keys in by_experiment.items()
-    ]
+        by_experiment.setdefault(run.info.experiment_id, []).append(run)
+    parts = []
+    for experiment, runs in by_experiment.items():
+        part = Results(client, client.get_experiment(experiment).name)
+        part._found = runs  # these alone, out of thousands maybe
+        parts.append(part)
     return Combined(parts, "runs_" + "_".join(run_id[:6] for run_id in run_ids[:4]))
 
 

@@ -4,10 +4,12 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
-from mlflow.entities import Metric, Run
+from mlflow.entities import Run
 
 from harness.tracking import artifacts, histograms
-from harness.tracking.tracker import CHECKPOINTS, Tracker
+from harness.tracking.artifacts import CHECKPOINTS
+from harness.tracking.entries import Entry, Point
+from harness.tracking.tracker import Tracker
 from harness.training.recorder import Outcome, Statistics
 
 LINGER_SECONDS = 1.0
@@ -17,12 +19,12 @@ CURVES_OF_LAYERS = ("mean", "std", "zeros", "dead", "saturated", "ratio")
 
 
 class RunRecorder:
-    """Reports one run to MLflow. Its calls return at once; the tracker's thread writes.
+    """Reports one run to MLflow. Its calls return at once; the writer's process writes.
 
     Args:
-        tracker: whose thread writes.
-        parent: run id of the arm.
-        tags: what the run is searched by.
+        tracker: how to reach the writer.
+        arm_key: of the arm, whose run is this one's parent.
+        tags: what the run is searched by, its `run_key` among them.
         params: its config.
         resume: the interrupted run that goes on, or None.
         keep: how many checkpoints stay.
@@ -31,34 +33,31 @@ class RunRecorder:
     def __init__(
         self,
         tracker: Tracker,
-        parent: str,
+        arm_key: str,
         tags: Mapping[str, str],
         params: Mapping[str, object],
         resume: Run | None,
         keep: int,
     ) -> None:
-        self._tracker, self._run, self._keep = tracker, resume, keep
-        self._metrics: list[Metric] = []
-        self._params: dict[str, object] = {} if resume else dict(params)
+        self._tracker, self._resumed, self._keep = tracker, resume, keep
+        self._run = tags["run_key"]
+        self._metrics: list[Point] = []
+        self._params = {} if resume else {name: str(value) for name, value in params.items()}
         self._tags: dict[str, str] = {}
         self._written = time.monotonic()
         self._layers: dict[int, Statistics] = {}
         self._artifacts: dict[str, bytes] = {}
-        marks = {**tracker.tags, "kind": "run", "mlflow.parentRunId": parent, **tags}
-        tracker.enqueue(lambda: self._start(marks))
-
-    def _start(self, tags: dict[str, str]) -> None:
-        client = self._tracker.client
-        if self._run is None:
-            self._run = client.create_run(self._tracker.experiment_id, tags=tags)
+        marks = {**tracker.tags, "kind": "run", "mlflow.parentRunId": arm_key, **tags}
+        if resume is None:
+            tracker.put(Entry(self._run, create=marks))
         else:
-            client.update_run(self._run.info.run_id, status="RUNNING")
-            self._tracker.log(self._run.info.run_id, tags=tags)
+            del marks["mlflow.parentRunId"]  # it has it
+            tracker.put(Entry(self._run, resume=resume.info.run_id, tags=marks))
 
     def restore_layers(self, step: int) -> None:
         """Take up the per-layer statistics that an interrupted run logged up to its checkpoint at `step`."""
-        assert self._run is not None
-        content = artifacts.read(self._tracker.client, self._run, "histograms.npz")
+        assert self._resumed is not None
+        content = artifacts.read(self._tracker.client, self._resumed, "histograms.npz")
         if content is not None:
             self._layers = {s: layers for s, layers in histograms.unpack(content).items() if s <= step}
 
@@ -69,16 +68,16 @@ class RunRecorder:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """See Recorder."""
         now = int(time.time() * 1000)
-        self._metrics += [Metric(name, value, now, step) for name, value in values.items()]
+        self._metrics += [(name, value, now, step) for name, value in values.items()]
         if time.monotonic() - self._written > LINGER_SECONDS:
-            self._flush()
+            self._put()
 
     def histograms(self, step: int, values: Statistics) -> None:
         """See Recorder. Finite moments become metrics `<layer>/<array>.<moment>`; the artifact keeps all."""
         self._layers[step] = values
         now = int(time.time() * 1000)
         self._metrics += [
-            Metric(f"{array}.{name}", value, now, step)
+            (f"{array}.{name}", value, now, step)
             for array, numbers in values.items()
             for name, value in numbers.items()
             if name in CURVES_OF_LAYERS and (name == "std" or not array.endswith(("/weight", "/gradient")))
@@ -88,15 +87,7 @@ class RunRecorder:
     def checkpoint(self, step: int, content: bytes) -> None:
         """See Recorder. Written beside the histograms so far, which a resumed run takes up; old ones are removed."""
         files = {f"{CHECKPOINTS}/step_{step:09d}.npz": content, "histograms.npz": histograms.pack(self._layers)}
-        self._flush()
-
-        def write() -> None:
-            assert self._run is not None
-            artifacts.write(self._tracker.client, self._run, files)
-            for old in artifacts.names(self._tracker.client, self._run, CHECKPOINTS)[: -self._keep]:
-                artifacts.delete(self._run, old)
-
-        self._tracker.enqueue(write)
+        self._put(files, keep=self._keep)
 
     def artifact(self, name: str, content: bytes) -> None:
         """See Recorder."""
@@ -111,29 +102,14 @@ class RunRecorder:
         """End the run as FAILED with its cause."""
         self._end("FAILED", {"outcome": "failed", "outcome.reason": f"{type(error).__name__}: {error}"[:5000]})
 
-    def _flush(self) -> None:
+    def _end(self, status: str, tags: Mapping[str, str]) -> None:
+        self._tags |= tags
+        self._put({**self._artifacts, "histograms.npz": histograms.pack(self._layers)}, status=status)
+
+    def _put(
+        self, files: Mapping[str, bytes] | None = None, keep: int | None = None, status: str | None = None
+    ) -> None:
         metrics, params, tags = self._metrics, self._params, self._tags
         self._metrics, self._params, self._tags = [], {}, {}
         self._written = time.monotonic()
-
-        def write() -> None:
-            assert self._run is not None
-            self._tracker.log(self._run.info.run_id, metrics, params, tags)
-
-        self._tracker.enqueue(write)
-
-    def _end(self, status: str, tags: Mapping[str, str]) -> None:
-        files = {**self._artifacts, "histograms.npz": histograms.pack(self._layers)}
-        self._tags |= tags
-
-        def write() -> None:
-            assert self._run is not None
-            artifacts.write(self._tracker.client, self._run, files)
-
-        self._tracker.enqueue(write)
-        self._flush()
-        self._tracker.enqueue(lambda: self._terminate(status))
-
-    def _terminate(self, status: str) -> None:
-        assert self._run is not None
-        self._tracker.client.set_terminated(self._run.info.run_id, status)
+        self._tracker.put(Entry(self._run, None, None, metrics, params, tags, files or {}, keep, status))

@@ -16,12 +16,18 @@ os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, set_tracking_uri
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.tracking.provenance import without_password
+from harness.tracking.schema import CHECKED_BYTES, SchemaError, check_schema
 
 PATIENCE_SECONDS = 5
+SIGN_IN = (
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or write ~/.mlflow/credentials "
+    "(for PostgreSQL itself: PGPASSWORD or ~/.pgpass)"
+)
 
 
 class StoreError(RuntimeError):
@@ -43,6 +49,11 @@ def open_store(uri: str | None, folder: Path, create: bool = True) -> MlflowClie
     """
     if uri is None:
         database = folder.resolve() / "mlflow.db"
+        if odd := next((sign for sign in "?%" if sign in str(database)), None):
+            raise StoreError(
+                f"tracking.folder={folder}: {database.parent} holds a {odd!r}, which means something else in a "
+                "database's address; give another folder"
+            )
         if not create and not database.exists():
             raise StoreError(f"tracking.folder={folder}: no mlflow.db there; train something first")
         try:
@@ -54,8 +65,12 @@ def open_store(uri: str | None, folder: Path, create: bool = True) -> MlflowClie
             raise StoreError(
                 f"tracking.folder={folder}: {error.strerror or error}; give a folder you can write"
             ) from None
+    if without_password(uri) != uri and ":" in uri.partition("://")[2].rpartition("@")[0]:
+        raise StoreError(f"tracking.uri={without_password(uri)}: holds a password, which would be logged; {SIGN_IN}")
     if uri.startswith(("http://", "https://")):
         _ask(uri)
+        # Artifacts behind the server are found by MLflow's global address.
+        set_tracking_uri(uri)
     elif uri.startswith("sqlite:////"):
         _try_sqlite(Path(uri.removeprefix("sqlite:///").partition("?")[0]), f"tracking.uri={uri}", create)
     elif "://" in uri and not uri.startswith(("sqlite:", "file:", "databricks")):
@@ -72,7 +87,7 @@ def experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> st
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            location = None if artifacts is None else str(artifacts.resolve() / name)
+            location = None if artifacts is None else _location(artifacts.resolve() / name)
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -87,6 +102,23 @@ def experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> st
     return str(found.experiment_id)
 
 
+def find_run(client: MlflowClient, run_id: str) -> Run:
+    """The run with this id.
+
+    Raises:
+        StoreError: there is none.
+    """
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        raise StoreError(f"run {run_id}: {_brief(error)}") from None
+
+
+def _location(folder: Path) -> str:
+    """The folder as MLflow takes it: as a URI where a path would be cut off at a # or decoded at a %."""
+    return folder.as_uri() if set("#%") & set(str(folder)) else str(folder)
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
@@ -99,7 +131,11 @@ def _client(uri: str) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # each kind of store has errors of its own
-        raise StoreError(f"tracking.uri={without_password(uri)}: {_brief(error)}") from None
+        told = _brief(error)
+        if any(f"error code {status}" in told for status in (401, 403)):
+            status = "401" if "error code 401" in told else "403"
+            told = f"does not let this user in ({status}); {SIGN_IN}"
+        raise StoreError(f"tracking.uri={without_password(uri)}: {told}") from None
     return client
 
 
@@ -116,6 +152,10 @@ def _try_sqlite(database: Path, named: str, write: bool) -> None:
     except (sqlite3.Error, OSError) as error:
         if "locked" not in str(error):  # someone is writing, so it works
             raise StoreError(f"{named}: {database} cannot be used: {error}") from None
+    try:
+        check_schema(database, pages=database.stat().st_size < CHECKED_BYTES)
+    except SchemaError as error:
+        raise StoreError(f"{named}: {error}") from None
 
 
 def _ask(uri: str) -> None:

@@ -12,6 +12,7 @@ from harness.tracking import artifacts
 from harness.tracking.store import StoreError
 
 PLAN = "plan.json"
+CONFIRMATION = "confirmation.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,23 @@ class Declaration:
     margin: float | None = None
     correction: str = "holm"
     tune: Sequence[str] = ()
+    search: str = "grid"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What was run once more on fresh blocks: written down before these are trained.
+
+    `arms` maps the names of the sweep's arms to the keys of the arms that confirm them, `chosen` to their keys in the
+    sweep; `baseline` is one of the names; `blocks` are the fresh blocks' names, `chosen_on` the sweep's.
+    """
+
+    arms: Mapping[str, str]
+    chosen: Mapping[str, str]
+    baseline: str
+    blocks: Sequence[str]
+    chosen_on: Sequence[str]
+    run_keys: Sequence[str]
 
 
 def declare(client: MlflowClient, experiment_id: str, declaration: Declaration, tags: Mapping[str, str]) -> None:
@@ -53,6 +71,20 @@ def declared(client: MlflowClient, experiment_id: str) -> Declaration | None:
         return Declaration(**json.loads(content))
     except (TypeError, ValueError) as error:
         raise StoreError(f"{PLAN} of experiment {experiment_id}: written by another version ({error})") from None
+
+
+def declare_confirmation(client: MlflowClient, experiment_id: str, confirmation: Confirmation) -> None:
+    """Keep it beside the sweep's declaration, in place of an earlier one."""
+    run = _report_run(client, experiment_id)
+    assert run is not None
+    artifacts.write(client, run, {CONFIRMATION: json.dumps(asdict(confirmation), indent=2).encode()})
+
+
+def declared_confirmation(client: MlflowClient, experiment_id: str) -> Confirmation | None:
+    """The last confirmation that was set out to, or None."""
+    run = _report_run(client, experiment_id)
+    content = run and artifacts.read(client, run, CONFIRMATION)
+    return Confirmation(**json.loads(content)) if content else None
 
 
 def log_report(client: MlflowClient, experiment_id: str, folder: Path) -> None:

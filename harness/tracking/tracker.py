@@ -1,24 +1,29 @@
-"""The only writer to MLflow: one thread that writes in the order in which things happen."""
+"""The training's side of MLflow: what is there already, and the hand-over of what is to be written."""
 
 import contextlib
-import queue
+import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
 
-from harness.targets import first_line
-from harness.tracking import artifacts, provenance
+from harness.data.datasets import Dataset
+from harness.tracking import artifacts, child, provenance, spool
+from harness.tracking.artifacts import CHECKPOINTS
+from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Opening, Receipt, TestSet
+from harness.tracking.standing import standings
 from harness.training.checkpoints import CheckpointError, unpack
-
-MOST_METRICS, MOST_PARAMS, MOST_TAGS = 800, 100, 100  # in one log_batch, which takes 1,000 of all
-CHECKPOINTS = "checkpoints"
 
 
 class TrackingError(RuntimeError):
     """Something could not be logged; the message says what MLflow answered."""
+
+
+class LostRunError(RuntimeError):
+    """A run into which nothing more can be written; others are not concerned."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +36,53 @@ class Earlier:
 
 
 class Tracker:
-    """Writes to one MLflow experiment.
+    """Has one MLflow experiment written, by a process of its own (see `harness.tracking.writer`).
 
     Args:
         client: of an open store.
         experiment_id: the sweep's experiment.
         sweep: the sweep's name.
         tags: facts about this invocation that every run carries.
+        folder: where on this machine what cannot be written is kept until it can; None: nowhere.
+        patience: seconds for which it is tried.
+
+    Attributes:
+        on_error: called when patience has ended; what is put after that is kept in the folder.
+
+    Raises:
+        TrackingError: what an earlier process left in the folder cannot be written.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, sweep: str, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        sweep: str,
+        tags: Mapping[str, str],
+        folder: Path | None = None,
+        patience: float = 0.0,
+    ) -> None:
         self.client, self.experiment_id, self.sweep = client, experiment_id, sweep
         self.tags = {"sweep": sweep, **provenance.process(), **provenance.git(), **tags}
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=1000)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._write, name="tracker", daemon=True)
-        self._thread.start()
+        self._error: str | None = None
+        self._test_sets: set[str] = set()
+        self._actions: dict[int, Callable[[], None]] = {}
+        self._counting, self._numbers = threading.Lock(), itertools.count()
+        self._lost: dict[str, str] = {}
+        self.on_error: Callable[[], None] | None = None
+        own, left = None, list[str]()
+        if folder is not None:
+            own = str(spool.own(folder.resolve(), client.tracking_uri, experiment_id))
+            left = list(map(str, spool.left(folder.resolve(), client.tracking_uri, experiment_id)))
+            left += [own] if Path(own).exists() else []
+        self._child = child.take()
+        environment = dict(os.environ)
+        self.put(Opening(client.tracking_uri, experiment_id, sweep, os.getcwd(), environment, own, left, patience))
+        if left:
+            self.when_written(lambda: None)
+            while self._actions:
+                self._hear(self._child.receive())
+                self._raise()
 
     def earlier(self, arm_keys: Iterable[str]) -> dict[str, Earlier]:
         """See `earlier_runs`. Dead RUNNING runs of this machine are set to KILLED on the way."""
@@ -63,69 +99,94 @@ class Tracker:
                     return content
         return None
 
-    def arm(self, name: str, arm_key: str, params: Mapping[str, object]) -> str:
-        """The parent run of an arm, RUNNING: the one there is, or a new one."""
-        for run in _search(self.client, self.experiment_id, f"tags.kind = 'arm' and tags.arm_key = '{arm_key}'"):
-            self.client.update_run(run.info.run_id, status="RUNNING")
-            return str(run.info.run_id)
-        tags = {**self.tags, "kind": "arm", "arm": name, "arm_key": arm_key, "mlflow.runName": name}
-        run = self.client.create_run(self.experiment_id, tags=tags)
-        self.log(run.info.run_id, params=params)
-        return str(run.info.run_id)
+    def open_arms(self, arm_keys: Iterable[str]) -> set[str]:
+        """Those of the arms whose parent run says that it goes on: nobody was there to end it."""
+        where = "tags.kind = 'arm' and attributes.status != 'FINISHED'"
+        running = self.client.search_runs([self.experiment_id], where, max_results=10_000)
+        return {run.data.tags["arm_key"] for run in running} & set(arm_keys)
 
-    def enqueue(self, action: Callable[[], None]) -> None:
-        """Have the writer do this after all that was enqueued before it.
+    def start_arm(self, name: str, arm_key: str, params: Mapping[str, object]) -> None:
+        """Make the arm's parent run, or take up the one there is."""
+        tags = {**self.tags, "kind": "arm", "arm": name, "arm_key": arm_key, "mlflow.runName": name}
+        self.put(ArmStart(arm_key, tags, {name: str(value) for name, value in params.items()}))
+
+    def end_arm(self, arm_key: str, run_keys: Sequence[str], data: Dataset, run_figures: bool) -> None:
+        """Have the arm's aggregates and figures made, once all that was put before is written."""
+        if data.digest not in self._test_sets:
+            self._test_sets.add(data.digest)
+            self.put(TestSet(data.digest, data.x_test, data.y_test, tuple(data.class_names), data.is_image))
+        self.put(ArmEnd(arm_key, run_keys, data.digest, run_figures))
+
+    def put(self, message: Message) -> None:
+        """Have it written after all that was put before; any thread may call this, and does not wait.
+
+        Raises:
+            TrackingError: something earlier could not be written, and nobody was to be told.
+            LostRunError: the run was deleted by others.
+        """
+        if self.on_error is None:
+            self._raise()
+        if isinstance(message, Entry) and message.run in self._lost:
+            raise LostRunError(f"its MLflow run was deleted while it trained: {self._lost[message.run]}")
+        try:
+            said = self._child.send(message)
+        except child.ChildError as error:
+            self._error = str(error)
+            self._raise()
+        for each in said:
+            self._hear(each)
+        if self.on_error is None:
+            self._raise()
+
+    def when_written(self, action: Callable[[], None]) -> None:
+        """Do this some time after all that was put before is written: at a later call, in whichever thread makes it.
 
         Raises:
             TrackingError: something earlier could not be written.
         """
-        self._raise()
-        self._queue.put(action)
+        with self._counting:
+            receipt = Receipt(next(self._numbers))
+            self._actions[receipt.number] = action
+        self.put(receipt)
+
+    def _hear(self, said: Receipt | Lost | str) -> None:
+        if isinstance(said, Receipt):
+            self._actions.pop(said.number)()
+        elif isinstance(said, Lost):
+            self._lost[said.run] = said.cause
+        else:
+            self._error = said
+            if self.on_error is not None:
+                self.on_error()
 
     def close(self) -> None:
-        """Wait until everything is written, and stop the writer.
+        """Wait until everything is written.
 
         Raises:
             TrackingError: something could not be written.
         """
-        self._queue.put(None)
-        self._thread.join()
+        try:
+            for said in self._child.send(None):
+                self._hear(said)
+            while (said := self._child.receive()) is not None:
+                self._hear(said)
+        except child.ChildError as error:
+            self._error = self._error or str(error)
+        else:
+            child.give_back(self._child)
         self._raise()
 
     def _raise(self) -> None:
         if self._error is not None:
-            cause = self._error
-            while cause.__cause__ is not None:  # the database's own words, not what was wrapped around them
-                cause = cause.__cause__
-            raise TrackingError(f"MLflow could not be written: {first_line(cause)[:300]}") from self._error
-
-    def _write(self) -> None:
-        while (action := self._queue.get()) is not None:
-            if self._error is None:
-                try:
-                    action()
-                except BaseException as error:  # raised again in whichever thread comes next
-                    self._error = error
-
-    def log(
-        self,
-        run_id: str,
-        metrics: Sequence[Metric] = (),
-        params: Mapping[str, object] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Write at once, in as few calls as MLflow's limits allow; for the writer's own thread."""
-        points = list(metrics)
-        facts = [Param(name, str(value)[:6000]) for name, value in (params or {}).items()]
-        marks = [RunTag(name, value) for name, value in (tags or {}).items() if value]
-        while points or facts or marks:
-            batch = points[:MOST_METRICS], facts[:MOST_PARAMS], marks[:MOST_TAGS]
-            self.client.log_batch(run_id, *batch, synchronous=True)
-            points, facts, marks = points[MOST_METRICS:], facts[MOST_PARAMS:], marks[MOST_TAGS:]
+            raise TrackingError(f"MLflow could not be written: {self._error}")
 
 
 def earlier_runs(
-    client: MlflowClient, experiment_id: str, arm_keys: Iterable[str], reconcile: bool = False
+    client: MlflowClient,
+    experiment_id: str,
+    arm_keys: Iterable[str],
+    reconcile: bool = False,
+    run_key: str | None = None,
 ) -> dict[str, Earlier]:
     """Run key -> its run in the store: a finished one before an interrupted one, the latest of those.
 
@@ -134,31 +195,16 @@ def earlier_runs(
         experiment_id: the sweep's.
         arm_keys: whose runs.
         reconcile: set runs to KILLED that say RUNNING but whose process on this machine is dead.
+        run_key: look for this one alone.
     """
     found: dict[str, Earlier] = {}
-    for arm_key in dict.fromkeys(arm_keys):
-        for run in _search(client, experiment_id, f"tags.kind = 'run' and tags.arm_key = '{arm_key}'"):
-            tags, running = run.data.tags, run.info.status == "RUNNING"
-            alive = running and provenance.alive(
-                tags.get("host", ""), tags.get("pid", ""), tags.get("process_started", "")
-            )
-            if reconcile and running and not alive:
-                client.set_terminated(run.info.run_id, "KILLED")
-            finished = run.info.status == "FINISHED" and "outcome" in tags
-            known = found.get(tags["run_key"])
-            if known is None or (finished and not known.finished):
-                found[tags["run_key"]] = Earlier(run.info.run_id, finished, alive)
+    for run in standings(client, experiment_id, arm_keys, run_key):
+        tags, running = run.tags, run.status == "RUNNING"
+        alive = running and provenance.alive(tags.get("host", ""), tags.get("pid", ""), tags.get("process_started", ""))
+        if reconcile and running and not alive:
+            client.set_terminated(run.run_id, "KILLED")
+        finished = run.status == "FINISHED" and "outcome" in tags
+        known = found.get(tags["run_key"])
+        if known is None or (finished and not known.finished):
+            found[tags["run_key"]] = Earlier(run.run_id, finished, alive)
     return found
-
-
-def _search(client: MlflowClient, experiment_id: str, filter_string: str) -> Iterable[Run]:
-    """Runs of an experiment, the latest first."""
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment_id], filter_string, max_results=1000, page_token=token, order_by=["start_time DESC"]
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return

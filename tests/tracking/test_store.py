@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from harness.tracking import artifacts
 from harness.tracking.store import StoreError, experiment_id, open_store, sqlite_uri
 
 NewStore = Callable[[Path], MlflowClient]
@@ -47,9 +49,19 @@ def test_a_new_store_is_sqlite_below_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_odd_characters_works(tmp_path: Path, new_store: NewStore) -> None:
-    folder = tmp_path / "späce & 100 %41 #1?"
-    new_store(folder)
-    assert [path.name for path in folder.glob("*.db")] == ["mlflow.db"]
+    folder = tmp_path / "späce & 100 #1"
+    client = new_store(folder)
+    run = client.create_run(experiment_id(client, "mine", folder / "artifacts"))
+    artifacts.write(client, run, {"a/b.txt": b"here"})
+    assert (folder / "artifacts" / "mine" / run.info.run_id / "artifacts" / "a" / "b.txt").read_bytes() == b"here"
+    assert artifacts.read(client, run, "a/b.txt") == b"here"
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("name", ["why?", "100 %41"])
+def test_a_folder_whose_database_would_lie_beside_it_is_refused(name: str, tmp_path: Path) -> None:
+    assert "which means something else in a database's address; give another folder" in refusal(None, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_processes_making_the_same_store_at_once_both_succeed(tmp_path: Path) -> None:
@@ -89,6 +101,35 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"something else" * 100)
     for uri in (None, sqlite_uri(tmp_path)):
         assert "mlflow.db cannot be used: file is not a database" in refusal(uri, tmp_path)
+
+
+def test_a_database_of_a_newer_mlflow_is_refused(tmp_path: Path, new_store: NewStore) -> None:
+    new_store(tmp_path / "now")
+    shutil.copytree(tmp_path / "now", tmp_path / "future")
+    with closing(sqlite3.connect(tmp_path / "future" / "mlflow.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        connection.commit()
+    for uri in (None, sqlite_uri(tmp_path / "future")):
+        message = refusal(uri, tmp_path / "future")
+        assert "is of a newer MLflow (version ffffffffffff of its tables is not known here); install" in message
+
+
+def test_a_database_of_another_program_is_refused_and_not_changed(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    assert "is no database of MLflow's; give another folder" in refusal(None, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("recipes",)]
+
+
+def test_a_database_with_damaged_pages_is_refused_before_training(tmp_path: Path, new_store: NewStore) -> None:
+    new_store(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "damaged")
+    with (tmp_path / "damaged" / "mlflow.db").open("r+b") as file:
+        for page in range(5, 60):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 2048)
+    assert "database disk image is malformed" in refusal(None, tmp_path / "damaged")
 
 
 def test_a_database_that_cannot_be_opened_is_refused_at_once(tmp_path: Path) -> None:

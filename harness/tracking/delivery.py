@@ -1,0 +1,183 @@
+"""Delivery of messages to a writer: what cannot be written now is kept on the disk, tried again, and never let go."""
+
+import errno
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import requests
+import sqlalchemy.exc
+from mlflow.exceptions import MlflowException
+
+from harness.targets import first_line
+from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Opening, TestSet
+from harness.tracking.inbox import Inbox
+from harness.tracking.spool import Spool
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ESTALE}
+
+AWAY = (sqlalchemy.exc.OperationalError, requests.RequestException, ConnectionError, TimeoutError)
+# MLflow's client of a server says no more than this.
+AWAY_SAID = re.compile(r"API request to .* failed with (exception|timeout exception|error code (429|5\d\d))")
+
+Written = Entry | ArmStart | ArmEnd | TestSet
+
+
+class Writes(Protocol):
+    """What `Writer` is to a delivery."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+    @property
+    def known(self) -> dict[str, str]:
+        """Run key or arm key -> MLflow run id."""
+
+    def recall(self, runs: Mapping[str, str]) -> None:
+        """Take up runs that another writer knew."""
+
+    def write(self, message: Message, again: bool = False) -> None:
+        """Write one message; `again` if some of it may have been written before."""
+
+
+class Delivery:
+    """Hands messages to a writer in order, for as long as it may take.
+
+    Args:
+        writer: writes them.
+        opening: how long to be patient, where to keep what waits, and what others have left to be written.
+        inbox: from which more comes while it waits.
+        say: tells whoever sends that something could not be written: one line, once; and of each run that is lost.
+    """
+
+    def __init__(self, writer: Writes, opening: Opening, inbox: Inbox, say: Callable[[str | Lost], None]) -> None:
+        self._writer, self._inbox, self._say = writer, inbox, say
+        self._patience = opening.patience
+        self._spool = None if opening.spool is None else Spool(Path(opening.spool))
+        self._lost: set[str] = set()
+        self.failed = False
+        for folder in opening.left:
+            try:
+                self._take_up(Spool(Path(folder)))
+            except Exception as error:
+                self._fail(error, None)
+                return
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._writer.close()
+
+    def deliver(self, message: Written) -> None:
+        """Write a message, or keep it, with all that comes, until it can be written or patience ends."""
+        if self.failed:
+            self._keep(message)
+            return
+        try:
+            self._write(message)
+        except Exception as error:
+            if self._spool is None or not may_pass(error):
+                self._fail(error, message)
+            else:
+                self._wait(error, message, self._spool)
+
+    def _write(self, message: Written, again: bool = False) -> None:
+        if isinstance(message, Entry) and message.run in self._lost:
+            return
+        try:
+            self._writer.write(message, again)
+        except MlflowException as error:
+            if not (isinstance(message, Entry) and is_lost(error)):
+                raise
+            self._lost.add(message.run)
+            self._say(Lost(message.run, explained(error)))
+
+    def _wait(self, error: Exception, first: Written, spool: Spool) -> None:
+        print(
+            f"MLflow could not be written ({explained(error)}); what comes is kept here and written later, "
+            f"tried for {self._patience:g} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        began, pause = time.monotonic(), FIRST_PAUSE
+        behind: list[Message | type[EOFError] | None] = []  # what is no entry has its turn after them
+        kept = self._keep(first)
+        room = kept or not isinstance(first, Entry | ArmStart)
+        while True:
+            if not room:  # whoever sends waits, once as much as a pipe and an inbox hold is on its way
+                time.sleep(pause)
+            for message in self._inbox.all_within(pause) if room else ():
+                room = room and (not isinstance(message, Entry | ArmStart) or self._keep(message))
+                if not room or not isinstance(message, Entry | ArmStart):
+                    behind.append(message)
+            try:
+                self._take_up(spool)
+                if not kept:
+                    self._write(first, again=True)
+                break
+            except Exception as again:
+                error = again
+                if EOFError in behind or time.monotonic() - began > self._patience or not may_pass(again):
+                    self._fail(again, None)
+                    break
+            pause = min(2 * pause, LONGEST_PAUSE)
+        self._inbox.put_first(behind)
+
+    def _take_up(self, spool: Spool) -> None:
+        """Write what is kept, in order."""
+        for name, message, runs in spool.waiting():
+            self._writer.recall(runs)
+            self._write(message, again=True)
+            spool.done(name)
+
+    def _fail(self, error: Exception, message: Written | None) -> None:
+        self.failed = True
+        if message is not None:
+            self._keep(message)
+        kept = len(self._spool) if self._spool is not None else 0
+        later = "; what could not be is kept here, and written when the sweep is started again" if kept else ""
+        self._say(f"{explained(error)}{later}")
+
+    def _keep(self, message: Written) -> bool:
+        """Whether it is on the disk now: there may be no room, and not all messages are kept."""
+        if self._spool is None or not isinstance(message, Entry | ArmStart):
+            return False
+        try:
+            self._spool.keep(message, self._writer.known)
+        except OSError:
+            return False
+        return True
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether it may work later: a server that is away, a store that is locked, a disk that is full."""
+    for each in _chain(error):
+        if isinstance(each, AWAY):
+            return True
+        if isinstance(each, OSError) and each.errno in PASSING:
+            return True
+        if isinstance(each, MlflowException):
+            if each.error_code in ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
+                return True
+            if AWAY_SAID.search(str(each)):
+                return True
+    return False
+
+
+def is_lost(error: MlflowException) -> bool:
+    """Whether the run was deleted, for now or for good."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in str(error)
+
+
+def explained(error: BaseException) -> str:
+    """One line: the database's own words, not what was wrapped around them."""
+    return first_line(list(_chain(error))[-1])[:300]
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
