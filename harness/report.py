@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
-from harness.analysis import contents, pairs
+from harness.analysis import contents, held, pairs
+from harness.analysis.confirmed import Confirmed
 from harness.analysis.layout import weighted_layers
 from harness.analysis.study import METRIC, Study
 from harness.analysis.summary import brief, summary_table
@@ -32,7 +34,7 @@ def terminal_table(table: pd.DataFrame, question: str, baseline: str | None) -> 
     for column in text:
         drawn.add_column(str(column), justify="left" if column == "arm" else "right", overflow="fold")
     for row in text.itertuples(index=False):
-        drawn.add_row(*map(str, row))
+        drawn.add_row(*(escape(str(cell)) for cell in row))  # `augment=[crop,flip]` is no markup
     return drawn
 
 
@@ -47,15 +49,20 @@ def study(results: Results, declaration: Declaration) -> Study:
         baseline=declaration.baseline,
         planned=len(declaration.blocks),
         rules=rules,
-        tune=tuple(getattr(declaration, "tune", None) or ()),
+        tune=tuple(declaration.tune),
         runs=results.runs,
         curves=results.curves,
         command=_command(results.runs),
+        confirmed=_confirmed(results, rules),
+        search=declaration.search,
         facts=facts(results),
         read_layers=lambda: results.moments([0]),
         read_histograms=lambda: {arm: results.mean_histograms(arm) for arm in arms},
         read_nets=lambda: {arm: weighted_layers(config) for arm, config in results.nets().items()},
         read_predictions=lambda: results.predictions,
+        read_mistakes=lambda some: {
+            arm: png for arm in some if (png := results.arm_artifact(arm, "figures/worst_mistakes.png")) is not None
+        },
     )
 
 
@@ -78,21 +85,38 @@ def facts(results: Results) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
+def _confirmed(results: Results, rules: pairs.Rules) -> Confirmed | None:
+    """What became of the chosen arms on fresh blocks, where any were run."""
+    found = results.confirmation
+    if found is None or not len(results.confirmed):
+        return None
+    return Confirmed(results.confirmed, list(found.arms), found.baseline, found.blocks, found.chosen_on, rules)
+
+
 def _command(runs: pd.DataFrame) -> str:
     """The command most runs come from."""
     commands = runs["command"][runs["command"] != ""] if "command" in runs else runs.iloc[:0]
     return str(commands.mode().iloc[0]) if len(commands) else "python -m harness"
 
 
-def write(results: Results, folder: Path, declaration: Declaration, log: bool = True) -> Path:
+def write(
+    results: Results, folder: Path, declaration: Declaration, log: bool = True, subject: Study | None = None
+) -> Path:
     """Write FOLDER/SWEEP/: index.html, report.md, tables/*.csv, figures/*.svg, results.parquet; log them to MLflow.
+
+    Args:
+        results: of the sweep.
+        folder: of all reports.
+        declaration: what the sweep set out to do.
+        log: into MLflow too.
+        subject: the results as the analysis takes them, where they were read already.
 
     Returns:
         The path of index.html.
     """
-    subject = study(results, declaration)
+    subject = subject or study(results, declaration)
     target = folder / declaration.sweep
-    for kind, suffix in (("tables", "csv"), ("figures", "svg")):
+    for kind, suffix in (("tables", "csv"), ("figures", "svg"), ("figures", "png")):
         (target / kind).mkdir(parents=True, exist_ok=True)
         for old in (target / kind).glob(f"*.{suffix}"):
             old.unlink()
@@ -101,6 +125,8 @@ def write(results: Results, folder: Path, declaration: Declaration, log: bool = 
     (target / "report.md").write_text(page.markdown(), encoding="utf-8")
     for drawing in page.drawings:
         (target / "figures" / f"{drawing.name}.svg").write_text(drawing.svg, encoding="utf-8")
+    for picture in page.pictures:
+        (target / "figures" / f"{picture.name}.png").write_bytes(picture.png)
     for name, table in tables(subject).items():
         table.to_csv(target / "tables" / f"{name}.csv", index=name == "scores")
     results.runs.to_parquet(target / "results.parquet", index=False)
@@ -120,7 +146,12 @@ def tables(subject: Study) -> dict[str, pd.DataFrame]:
         "bias_variance": subject.decomposition,
         "diverged": pairs.failures(subject.runs, subject.arms, subject.baseline),
         "tuning": subject.tuning,
+        "across_data": subject.across_table,
+        "sources": held.one_at_a_time(subject.runs, subject.arms, subject.examples),
     }
+    if subject.confirmed is not None:
+        found["confirmed_runs"] = subject.confirmed.runs
+        found["confirmed_comparisons"] = pairs.table(subject.confirmed.comparisons, METRIC)
     return {name: table for name, table in found.items() if len(table)}
 
 

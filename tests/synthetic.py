@@ -12,6 +12,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from harness.analysis import plots
 from harness.tracking import artifacts, histograms, sweeps
 from harness.tracking.store import experiment_id, open_store
 
@@ -43,6 +44,8 @@ def make_store(
     missing: Mapping[str, Sequence[int]] | None = None,
     params: Callable[[str], Mapping[str, object]] = lambda arm: {},
     tags: Mapping[str, str] | None = None,
+    mistakes: bool = False,
+    keys: Mapping[str, str] | None = None,
     **declared: Any,
 ) -> MlflowClient:
     """Fill a store below `folder` with one sweep, all its runs finished but those named.
@@ -50,7 +53,7 @@ def make_store(
     Args:
         folder: of the store.
         sweep: name.
-        arms: names.
+        arms: names; those of `data=X,…` are on data of their own.
         seeds: ids of the blocks.
         draws: crossed with the seeds, if any.
         baseline: as declared.
@@ -64,6 +67,8 @@ def make_store(
         missing: arm -> seeds that were not run.
         params: arm -> config columns.
         tags: more tags of every run.
+        mistakes: whether each arm has a picture of its worst mistakes.
+        keys: arm -> its key, where they are not made up.
         declared: more of the declaration.
     """
     client = open_store(None, folder)
@@ -71,10 +76,13 @@ def make_store(
     labels = np.random.default_rng(0).integers(0, classes, examples).astype(np.int32)
     cells = [(draw, seed) for draw in range(draws or 1) for seed in seeds]
     blocks = [f"seed {seed}" if draws is None else f"draw {draw} seed {seed}" for draw, seed in cells]
-    keys = {arm: f"{sweep}-{digest[:4]}-{arm}" for arm in arms}
+    keys = keys or {arm: f"{sweep}-{digest[:4]}-{arm}" for arm in arms}
     declaration = sweeps.Declaration(sweep, question, baseline, keys, blocks, **declared)
     sweeps.declare(client, experiment, declaration, {})
     for position, arm in enumerate(arms):
+        if mistakes:
+            parent = client.create_run(experiment, tags={"kind": "arm", "arm": arm, "arm_key": keys[arm]})
+            artifacts.write(client, parent, {"figures/worst_mistakes.png": _mistakes(position)})
         for (draw, seed), block in zip(cells, blocks, strict=True):
             if seed in (missing or {}).get(arm, ()):
                 continue
@@ -87,7 +95,7 @@ def make_store(
                 "run_key": f"{keys[arm]}-{block}-{digest[:4]}",
                 "block": str(seed),
                 "draw": "all" if draws is None else str(draw),
-                "data.digest": digest,
+                "data.digest": f"{arm.partition(',')[0]:d<32}" if arm.startswith("data=") else digest,
                 "outcome": ended,
                 "outcome.step": str(STEPS[-1]),
                 "command": f"python -m harness +sweep={sweep}",
@@ -123,6 +131,12 @@ def _curves(final: float) -> list[Metric]:
             points.append(Metric(f"loss/{part}", -float(np.log(share)) - more, 1, step))
         points.append(Metric("gap/accuracy", 0.02, 1, step))
     return points
+
+
+def _mistakes(arm: int) -> bytes:
+    rng = np.random.default_rng([arm, 3])
+    images, labels = rng.random((24, 8, 8, 1)), rng.integers(0, 3, 24)
+    return plots.png(plots.worst_mistakes(rng.normal(size=(2, 24, 3)), images, labels, ["a", "b", "c"]))
 
 
 def _layers(arm: int, seed: int) -> bytes:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import html
 import json
 import re
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.text import Text
 from synthetic import accuracy, make_store
 
 import harness
@@ -23,7 +26,7 @@ ARMS = ("initializer=he", "initializer=glorot", "initializer=<i>normal</i>")
 TITLES = (
     *("Provenance", "Scores", "Every run", "Paired differences", "Comparisons", "P(better)", "Selection"),
     *("Variance by source", "Bias and variance", "Learning curves", "Activation histograms", "Signal at step 0"),
-    *("Classes and examples", "Limitations"),
+    *("Across data sets", "Classes and examples", "Limitations"),
 )
 QUESTION = "Is <script>alert('x')</script> & | safe?"
 
@@ -41,6 +44,7 @@ def store(tmp_path_factory) -> Path:
         examples=60,
         layers=True,
         diverged={ARMS[2]: [0, 1, 2]},
+        mistakes=True,
     )
     make_store(folder, "bare", ARMS[:2], range(3), missing={ARMS[0]: [2]}, params=lambda arm: {"arch.widths": "[3]"})
     make_store(folder, "crossed", ARMS[:2], range(2), draws=4, examples=60)
@@ -49,6 +53,10 @@ def store(tmp_path_factory) -> Path:
     make_store(
         folder, "margin", ARMS[:2], range(9), margin=0.5, correction="max_t", score=lambda a, d, s: accuracy(0, a, s)
     )
+    tuned = [f"optimizer={name},lr={rate}" for name in ("sgd", "adam") for rate in range(6)]
+    make_store(folder, "tuned", tuned, range(2), baseline=tuned[0], tune=["lr"], search="random")
+    data = [f"data={name},initializer={scheme}" for name in ("a", "b", "c") for scheme in ("he", "glorot")]
+    make_store(folder, "data", data, range(5), baseline=data[1], examples=60)
     return folder
 
 
@@ -56,7 +64,7 @@ def store(tmp_path_factory) -> Path:
 def pages(store, tmp_path_factory) -> Path:
     """The reports of these sweeps."""
     folder = tmp_path_factory.mktemp("reports")
-    for sweep in ("full", "bare", "crossed", "none", "margin"):
+    for sweep in ("full", "bare", "crossed", "none", "margin", "tuned", "data"):
         assert report.main([sweep, "--folder", str(store), "--reports", str(folder)]) == 0
     return folder
 
@@ -108,7 +116,7 @@ def test_names_and_questions_are_escaped(pages):
 def test_the_page_asks_nobody_for_anything(pages):
     for sweep in ("full", "bare", "crossed"):
         page = text_of(pages, sweep)
-        assert not re.findall(r"<(?:script|link|iframe|object|embed|img)\b", page)
+        assert not re.findall(r"<(?:script|link|iframe|object|embed)\b", page)
         assert all(target.startswith(("#", "data:image/")) for target in re.findall(r'(?:href|src)="([^"]*)"', page))
         assert not re.findall(r"url\((?!#)", page)
         assert "@import" not in page
@@ -195,11 +203,50 @@ def test_a_dead_layer_is_named(pages):
     assert "initializer=he, dense2: dead" in text_of(pages, "full")
 
 
+def test_worst_images_come_from_the_store_and_stand_in_the_page(store, pages):
+    found = re.findall(r'<img src="data:image/png;base64,(.*?)" alt="(.*?): the test images', text_of(pages, "full"))
+    assert [html.unescape(arm) for _, arm in found] == [ARMS[1], ARMS[0], ARMS[2]]  # the baseline's first
+    results = load("full", folder=store)
+    stored = results.arm_artifact(ARMS[0], "figures/worst_mistakes.png")
+    assert base64.b64decode(found[1][0]) == stored == (pages / "full" / "figures" / "worst_mistakes_1.png").read_bytes()
+    assert "figures/worst_mistakes_1.png" in (pages / "full" / "report.md").read_text()
+    assert "<img" not in text_of(pages, "bare")
+
+
 def test_a_margin_gives_equivalence_and_max_t_corrects(pages):
     row = pd.read_csv(pages / "margin" / "tables" / "comparisons.csv").iloc[0]
     assert row["margin"] == 50
     assert row["verdict"] == "equivalent within 50"
     assert np.isfinite(row["p_max_t"])
+
+
+def test_a_sweep_of_data_sets_compares_each_arm_on_its_own_data_and_sums_up(pages):
+    table = pd.read_csv(pages / "data" / "tables" / "comparisons.csv")
+    assert table[["arm", "reference"]].to_numpy().tolist() == [
+        [f"data={name},initializer=he", f"data={name},initializer=glorot"] for name in ("a", "b", "c")
+    ]
+    assert table["n"].tolist() == [5, 5, 5]
+    order = np.argsort(table["p"].to_numpy())
+    assert table["p_holm"].to_numpy()[order[0]] == pytest.approx(3 * table["p"].min())  # one family over all data
+    panel = text_of(pages, "data").split("<h2>Across data sets</h2>")[1].split("<h2>")[0]
+    assert "P(beats initializer=glorot)" in panel
+    assert (pages / "data" / "figures" / "performance_profile.svg").exists()
+    summary = pd.read_csv(pages / "data" / "tables" / "across_data.csv")
+    scores = [[(accuracy(a, 0, s) - 1 / 3) / (2 / 3) for s in range(5)] for a in (0, 2, 4)]
+    assert summary["iqm"][0] == pytest.approx(np.mean(np.sort(np.ravel(scores))[3:-3]))
+    assert "there is no best among them" in text_of(pages, "data")
+    assert "data=digits,mnist,fashion_mnist" in text_of(pages, "full")
+
+
+def test_random_search_has_its_curve_and_a_grid_none(pages, store, tmp_path):
+    panel = text_of(pages, "tuned").split("<h2>Selection</h2>")[1].split("<h2>")[0]
+    assert "expected best val %" in panel
+    assert (pages / "tuned" / "figures" / "search_budget.svg").exists()
+    grid = ("optimizer=sgd,lr=1", "optimizer=sgd,lr=2", "optimizer=adam,lr=1")
+    make_store(tmp_path / "mlruns", "grid", grid, range(2), baseline=grid[0], tune=["lr"])
+    assert report.main(["grid", "--folder", str(tmp_path / "mlruns"), "--reports", str(tmp_path)]) == 0
+    assert "The trials are a grid, no independent draws" in text_of(tmp_path, "grid")
+    assert not (tmp_path / "grid" / "figures" / "search_budget.svg").exists()
 
 
 def test_the_report_is_logged_into_the_sweeps_report_run(store, pages):
@@ -244,7 +291,7 @@ def test_different_data_are_refused_unless_forced(store, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nope"], "there are: bare, crossed, full"),
+        (["nope"], "there are: bare, crossed, data, full"),
         (["--compare", "full", "nope"], "'nope'"),
         (["--runs", "abc"], "run 'abc': not in this store"),
         (["full", "--baseline", "x"], "arms: initializer=he, initializer=glorot"),
@@ -284,6 +331,25 @@ def test_summary_counts_finished_diverged_failed_and_missing_runs():
     assert table.loc["a", "seconds"] == pytest.approx(2)
     drawn = report.terminal_table(table.reset_index(), "Why?", "a")
     assert drawn.row_count == 3
+    assert "stopped at step" not in [column.header for column in drawn.columns]
+
+
+def test_the_summary_says_when_runs_stopped_early():
+    runs = pd.DataFrame(
+        {
+            "arm": ["a", "a", "a", "[b,c]"],
+            "draw": "all",
+            "block": [0, 1, 2, 0],
+            "outcome": "finished",
+            "stopped.step": ["40", "", "60", ""],
+            "seconds": 1.0,
+            "accuracy/test": 0.8,
+        }
+    )
+    drawn = report.terminal_table(report.summary_table(runs, ["a", "[b,c]"]), "", None)
+    columns = {column.header: list(column.cells) for column in drawn.columns}
+    assert columns["stopped at step"] == ["50 (2 of 3 runs)", "–"]
+    assert Text.from_markup(columns["arm"][1]).plain == "[b,c]"
 
 
 def test_a_notebook_loads_compares_and_decomposes(store):

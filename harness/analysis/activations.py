@@ -1,9 +1,11 @@
 """Histograms of what the layers compute: layers by steps by values, arms side by side on the same bins."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
@@ -63,7 +65,18 @@ def histograms(by_arm: Mapping[str, Histogram], arrays: Sequence[str] = ("pre_ac
         lowest = [axes for axes in grid[:, column] if axes.axison][-1]
         lowest.set_xlabel("value", fontsize=9)
         lowest.tick_params(labelbottom=True)
-    bar = figure.colorbar(drawn, ax=grid, location="bottom", aspect=50, shrink=0.6, extend="min")
+
+    def keyed(**place: Any) -> Colorbar:
+        return figure.colorbar(drawn, extend="min", format=lambda value, _: f"{value:g}", **place)
+
+    if alone:  # one arm's figure is drawn while others train, and fitting a layout takes longer than drawing it
+        tall, side = figure.get_figheight(), 0.3 + 0.075 * max(len(name) for names in layers.values() for name in names)
+        figure.set_layout_engine(None)
+        figure.subplots_adjust(side / WIDTH, 1.15 / tall, 0.98, 1 - 0.3 / tall, wspace=side / 3.5)
+        bar = keyed(cax=figure.add_axes((0.25, 0.48 / tall, 0.5, 0.1 / tall)), orientation="horizontal")
+    else:
+        bar = keyed(ax=grid, location="bottom", aspect=50, shrink=0.6)
+    bar.minorticks_off()
     what = "values" if alone else arrays[0].replace("_", "-") + "s"
     span = f"; in each layer, steps {steps[0]} to {steps[-1]} downward" if len(steps) > 1 else ""
     bar.set_label(f"share of the layer's {what} in the bin{span}", fontsize=9)

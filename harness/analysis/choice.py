@@ -52,6 +52,14 @@ def choose(runs: pd.DataFrame, arms: Sequence[str]) -> Choice | None:
     )
 
 
+def best(runs: pd.DataFrame, arms: Sequence[str], count: int) -> list[str]:
+    """The arms with the highest mean validation accuracy among those with a score on every block, the best first."""
+    validation, test = scores(runs, arms, "accuracy/val"), scores(runs, arms, "accuracy/test")
+    whole = [arm for arm in arms if len(test) and test[arm].notna().all() and validation[arm].notna().all()]
+    means = {arm: float(np.mean(validation[arm].to_numpy(float))) for arm in whole}
+    return sorted(whole, key=lambda arm: -means[arm])[:count]
+
+
 def _luck(runs: pd.DataFrame, test: pd.DataFrame, arms: Sequence[str]) -> Advantage:
     """Where draws are crossed with seeds, the larger of what either leaves to luck."""
     if not is_crossed(runs):

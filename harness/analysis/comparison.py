@@ -198,13 +198,15 @@ def compare_family(
     alpha: float = 0.05,
     ceiling: float = 1.0,
     seed: int = 0,
+    size: int | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare the arms of a sweep, scores[arm][block], with verdicts that hold for the whole family.
 
     The family is every other arm against `baseline` (in the order given), or all pairs with the earlier arm
     as reference and the baseline first. `method` says which adjusted p decides: `p_holm`, filled in either
     way, or `p_max_t`. Max-T has no resolution below 8 blocks: where a comparison has fewer, Holm decides for
-    the whole family and `p_max_t` stays NaN. Equivalence is decided by Holm over the TOST p.
+    the whole family and `p_max_t` stays NaN. Equivalence is decided by Holm over the TOST p. `size`: comparisons of
+    the family, where these are but some of them, whose p are still to be adjusted together.
     """
     if baseline not in scores:
         raise ValueError(f"baseline {baseline!r} is not among the arms: {', '.join(scores)}")
@@ -223,7 +225,7 @@ def compare_family(
             higher_is_better=higher_is_better,
             margin=margin,
             alpha=alpha,
-            comparisons=len(pairs),
+            comparisons=size or len(pairs),
             ceiling=ceiling,
             seed=seed,
         )

@@ -20,6 +20,7 @@ SECTIONS = (
     net_sections.learning_curves,
     net_sections.activations,
     net_sections.step_zero,
+    net_sections.across_data,
     net_sections.single_examples,
     net_sections.limits,
 )

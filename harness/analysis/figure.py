@@ -74,7 +74,10 @@ def legend(figure: Figure, axes: Axes, size: float = 10) -> None:
 def png(figure: Figure) -> bytes:
     """The figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    figure.set_dpi(100)
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.print_png(buffer)  # type: ignore[no-untyped-call]  # savefig would lay it out twice
     return buffer.getvalue()
 
 

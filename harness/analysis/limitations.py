@@ -11,6 +11,7 @@ from harness.analysis import pairs, sources
 from harness.analysis.blocks import is_crossed
 from harness.analysis.study import METRIC, Study
 
+CONFIRM = "Confirm it on fresh blocks before it becomes the result."
 SKEWED = 1.5
 TIED = 0.2
 
@@ -56,10 +57,10 @@ def _blocks(study: Study) -> Iterator[str]:
 
 
 def _choosing(study: Study) -> Iterator[str]:
-    if len(study.compared) > 2:
+    if len(study.compared) > 2 and not study.by_data:
         yield (
             f"{len(study.compared)} arms were scored on one test set; the best of them looks better than it is "
-            "(see Selection). Confirm it on fresh blocks before it becomes the result."
+            "(see Selection). " + ("What it scores on fresh blocks stands there." if study.confirmed else CONFIRM)
         )
     if not study.tune and len(study.arms) > 1:
         yield "No parameter was tuned for each arm: another learning rate, say, could change the order."
@@ -100,9 +101,11 @@ def _scope(study: Study) -> Iterator[str]:
     digests = sorted(set(runs["data.digest"])) if "data.digest" in runs else []
     if len(digests) > 1:
         seen = ", ".join(digest[:8] for digest in digests)
-        yield f"The runs saw {len(digests)} different data sets ({seen}); their scores were put together on request."
+        why = "each arm is compared on its own" if study.by_data else "their scores were put together on request"
+        yield f"The runs saw {len(digests)} different data sets ({seen}); {why}."
     yield from _code(runs)
-    yield "One data set: nothing here says how others behave."
+    if len(digests) < 2:
+        yield "One data set: nothing here says how others behave."
 
 
 def _code(runs: pd.DataFrame) -> Iterator[str]:

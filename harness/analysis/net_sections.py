@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from harness.analysis import decompositions, plots, propagation, sources
+from harness.analysis import across, decompositions, plots, propagation, sources
 from harness.analysis.figure import svg
 from harness.analysis.limitations import limitations
-from harness.analysis.render import Block, Drawing, Lines, Missing, Section, Table, Text
+from harness.analysis.render import Block, Drawing, Lines, Missing, Picture, Section, Table, Text
 from harness.analysis.study import Study
 
 MOST_PANELS = 16
+MOST_PICTURES = 8
 
 
 def bias_variance(study: Study) -> Section:
@@ -125,7 +126,7 @@ def step_zero(study: Study) -> Section:
     )
     named = [
         f"{row['arm']}, {row['layer']}: {row['verdict']}"
-        + (f" (ratio {row['ratio']:.2f})" if "off" in row["verdict"] else "")
+        + (f" (ratio {row['ratio']:.2f})" if row["verdict"].startswith("off") else "")
         for _, row in table.iterrows()
         if row["verdict"]
     ]
@@ -148,13 +149,27 @@ def step_zero(study: Study) -> Section:
             ],
             "dead units %": ["–" if np.isnan(x) else f"{100 * x:.1f}" for x in table["dead"]],
             "saturated %": ["–" if np.isnan(x) else f"{100 * x:.1f}" for x in table["saturated"]],
+            "rms dL/dz": [_root(x) for x in table["error"]],
+            "handed back / expected": [
+                "–" if np.isnan(r) else f"{r:.2f} ± {s / np.sqrt(n):.2f}"
+                for r, s, n in zip(table["back"], table["back_scatter"], table["runs"], strict=True)
+            ],
             "verdict": table["verdict"]
             .replace("", "as expected")
             .where(table["ratio"].notna() | (table["verdict"] != ""), "–"),
         }
     )
     shown = shown[[name for name in shown if (shown[name] != "–").any()]]
-    blocks: list[Block] = [Drawing("step_zero", figure, caption), Lines(text), Table(shown, "All layers", folded=True)]
+    blocks: list[Block] = [Drawing("step_zero", figure, caption)]
+    if table["error"].notna().any():
+        caption = (
+            "The same on the way back. Left: root mean square of dL/dz, the gradient of one example's loss at the "
+            "pre-activations. Right: the mean square of what each layer hands back to its input, over what the "
+            "initializer makes expect given the gradient it got; bars as above, at most √(2/inputs) a run. The first "
+            "layer hands nothing back."
+        )
+        blocks.append(Drawing("step_zero_gradients", svg(propagation.gradient_figure(table, study.arms)), caption))
+    blocks += [Lines(text), Table(shown, "All layers", folded=True)]
     classes = _classes(study)
     first = propagation.first_losses(layers, study.curves, study.arms, classes) if classes else pd.DataFrame()
     if len(first):
@@ -174,16 +189,63 @@ def step_zero(study: Study) -> Section:
     return Section(title, blocks)
 
 
+def _root(square: float) -> str:
+    return "–" if np.isnan(square) else f"{np.sqrt(square):.3g}"
+
+
 def _classes(study: Study) -> int:
     for arrays in study.predictions.values():
         return int(arrays["test_logits"].shape[1])
     return 0
 
 
+def across_data(study: Study) -> Section:
+    """Methods over several data sets."""
+    title = "Across data sets"
+    if not study.by_data:
+        words = "One data set. To see what holds on others, sweep them, three at least with five seeds:"
+        # Arms are then named by their data too, so that the baseline's name is another.
+        more = ("data=digits,mnist,fashion_mnist", "seeds=5", "sweep.baseline=null", "sweep.family=all_pairs")
+        return Section(title, [Missing(words, study.again(*more))])
+    table = study.across_table
+    if not len(table):
+        text = (
+            f"{len(study.by_data)} data sets: a summary needs {across.FEWEST_DATA_SETS} or more, {across.FEWEST_RUNS} "
+            "ended runs of each method on every one of them, and stored predictions."
+        )
+        return Section(title, [Text(text)])
+    baseline = across.method(study.reference) if study.reference is not None else None
+
+    def interval(row: pd.Series, name: str) -> str:
+        return "–" if np.isnan(row[name]) else f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+
+    shown = pd.DataFrame(
+        {
+            "method": table["method"],
+            "data sets": table["data sets"].astype(str),
+            "runs": table["runs"].astype(str),
+            "IQM [95 % CI]": [interval(row, "iqm") for _, row in table.iterrows()],
+            f"P(beats {baseline}) [95 % CI]": [interval(row, "improvement") for _, row in table.iterrows()],
+        }
+    )
+    caption = (
+        "Scores are (accuracy − chance) / (1 − chance), a diverged run scoring 0. IQM: mean over all runs of all data "
+        "sets less the lowest and highest quarter. P: a run beats one of the baseline's method on the same data, ties "
+        "half, mean over the data sets. Intervals: percentile bootstrap of the runs within each data set, somewhat too "
+        "narrow for few runs, and for these data sets alone (Agarwal et al. 2021)."
+    )
+    profile = "Share of the runs above a score, mean over the data sets, with 95 % bootstrap bands: higher is better."
+    drawing = Drawing("performance_profile", svg(across.profiles(study.across_data)), profile)
+    return Section(title, [Table(shown, caption, marked=baseline), drawing])
+
+
 def single_examples(study: Study) -> Section:
     """Classes and examples."""
     title = "Classes and examples"
     examples = study.examples
+    if examples is None and study.by_data:
+        words = "The arms were scored on different test sets: their examples cannot be laid side by side."
+        return Section(title, [Text(words), *worst_mistakes(study)])
     if examples is None:
         return Section(title, [_needs_predictions(study, "These tables need stored predictions")])
     classes = examples.per_class()
@@ -199,6 +261,7 @@ def single_examples(study: Study) -> Section:
                 "The test examples that the fewest runs get right, over all arms (index in the test set).",
             )
         )
+    blocks += worst_mistakes(study)
     if study.reference is not None and study.reference in examples.runs:
         moved = [
             examples.moved(arm, study.reference)
@@ -212,6 +275,22 @@ def single_examples(study: Study) -> Section:
             )
             blocks.append(Table(_rounded(table), caption, folded=True))
     return Section(title, blocks)
+
+
+def worst_mistakes(study: Study) -> list[Block]:
+    """The test images that each compared arm is most wrong about, as its runs left them in the store."""
+    order = [arm for arm in study.compared if arm == study.reference]
+    order += [arm for arm in study.compared if arm != study.reference]
+    return [
+        Picture(
+            f"worst_mistakes_{number}",
+            png,
+            f"{arm}: the test images with the largest mean cross-entropy over its runs, with their class and what most "
+            "runs call them.",
+            folded=number > 0,
+        )
+        for number, (arm, png) in enumerate(study.read_mistakes(order[:MOST_PICTURES]).items())
+    ]
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import nan, sqrt
+from math import comb, nan, sqrt
 from typing import Literal
 
 import numpy as np
@@ -30,12 +30,17 @@ class Rules:
 
 
 def compare_arms(
-    runs: pd.DataFrame, arms: Sequence[str], baseline: str, metric: str = "accuracy/test", rules: Rules | None = None
+    runs: pd.DataFrame,
+    arms: Sequence[str],
+    baseline: str,
+    metric: str = "accuracy/test",
+    rules: Rules | None = None,
+    size: int | None = None,
 ) -> tuple[Comparison, ...]:
     """All declared comparisons of a sweep on one metric, in the units of `Scale.of(metric)`.
 
     Arms that share no block by design are compared by Welch's t, unpaired, and crossed draws and seeds by a t for new
-    draws and new seeds; `p_method` says so.
+    draws and new seeds; `p_method` says so. `size`: comparisons of the family, where these are but some of them.
 
     Raises:
         ValueError: the baseline is no arm.
@@ -55,7 +60,9 @@ def compare_arms(
         margin=margin,
         alpha=rules.alpha,
         ceiling=scale.ceiling,
+        size=size,
     )
+    family = size or len(compared)
     ran = {arm: blocks_of(runs, arm) for arm in arms}
     apart = [not ran[c.arm] & ran[c.reference] for c in compared]
     if is_crossed(runs):
@@ -64,7 +71,7 @@ def compare_arms(
         for c, alone in zip(compared, apart, strict=True):
             a, b = grid[c.arm], grid[c.reference]
             if alone:
-                c = _unpaired(c, columns[c.arm], columns[c.reference], scale, margin, rules.alpha / len(compared))
+                c = _unpaired(c, columns[c.arm], columns[c.reference], scale, margin, rules.alpha / family)
             elif min(complete(a - b).shape) > 1:  # not so for sweeps taken together of which some have one draw
                 c = compare_crossed(
                     a,
@@ -74,7 +81,7 @@ def compare_arms(
                     higher_is_better=scale.higher_is_better,
                     margin=margin,
                     alpha=rules.alpha,
-                    comparisons=len(compared),
+                    comparisons=family,
                     ceiling=scale.ceiling,
                 )
             chosen.append(c)
@@ -82,10 +89,24 @@ def compare_arms(
     if not any(apart):
         return compared
     chosen = [
-        _unpaired(c, columns[c.arm], columns[c.reference], scale, margin, rules.alpha / len(compared)) if alone else c
+        _unpaired(c, columns[c.arm], columns[c.reference], scale, margin, rules.alpha / family) if alone else c
         for c, alone in zip(compared, apart, strict=True)
     ]
     return _decided(chosen, apart, rules, scale)
+
+
+def compare_groups(
+    runs: pd.DataFrame, groups: Mapping[str, Sequence[str]], metric: str = "accuracy/test", rules: Rules | None = None
+) -> tuple[Comparison, ...]:
+    """Comparisons within groups of arms (first arm -> all its arms), one family over all of them, corrected by Holm."""
+    rules = rules or Rules()
+    counts = [len(arms) - 1 if rules.family == "baseline" else comb(len(arms), 2) for arms in groups.values()]
+    found = [
+        c
+        for first, arms in groups.items()
+        for c in compare_arms(runs[runs["arm"].isin(arms)], arms, first, metric, rules, sum(counts))
+    ]
+    return _decided(found, [True] * len(found), rules, Scale.of(metric))
 
 
 def _decided(

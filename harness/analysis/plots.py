@@ -5,7 +5,7 @@ from harness.analysis.curves import learning_curves
 from harness.analysis.decompositions import against_value, stacked_bars
 from harness.analysis.figure import COLORS, new_figure, png, short_names, styles, svg
 from harness.analysis.mistakes import confusion_matrix, worst_mistakes
-from harness.analysis.propagation import signal_figure
+from harness.analysis.propagation import gradient_figure, signal_figure
 from harness.analysis.sources import source_bars
 from harness.analysis.strips import better_share, paired_differences, raw_points
 
@@ -15,6 +15,7 @@ __all__ = [
     "against_value",
     "better_share",
     "confusion_matrix",
+    "gradient_figure",
     "histograms",
     "learning_curves",
     "new_figure",

@@ -1,4 +1,4 @@
-"""The signal at step 0: what each layer's pre-activations measure against what their initializer makes expect."""
+"""The signal at step 0, forward and back: what each layer measures against what its initializer makes expect."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan, sqrt
@@ -65,7 +65,10 @@ def step_zero(
     """One row an arm and layer: measured and expected second moment of its pre-activations, and its health.
 
     Columns: arm, layer, runs, measured, expected, ratio (mean over runs), scatter (of one run's ratio, at most),
-    dead and saturated (shares of the units), verdict: "", "off", "dead", "saturated", several joined by a comma.
+    dead and saturated (shares of the units), verdict: "", "off", "dead", "saturated", "gradient off", several joined by
+    a comma. Of the signal on its way back: error (mean square of the loss gradient at the pre-activations, of one
+    example), back (mean square of the gradient that the layer hands to its input over what is expected given `error`,
+    mean over runs), back_scatter (of one run's, at most); NaN where they are not stored, as for the first layer.
 
     Args:
         layers: run_id, arm, step, layer, array, moment, value, as stored.
@@ -89,8 +92,10 @@ def step_zero(
             if not np.isfinite(measured).any():
                 continue
             expected, exact = np.full(len(here), nan), True
+            back = np.full(len(here), nan)
             if (net := known.get(name)) is not None:
                 expected, exact = _expected(net, config, mine, here.index)
+                back = _backward(here, _variance(net, config))
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratio = float(np.mean(measured / expected))
             scatter = sqrt(2 / net.width) if net is not None else nan
@@ -104,6 +109,9 @@ def step_zero(
                 "scatter": scatter,
                 "dead": float(_column(here, "activation", "dead").mean()),
                 "saturated": float(_column(here, "activation", "saturated").mean()),
+                "error": float(_column(here, "pre_activation", "error_mean_square").mean()),
+                "back": float(back.mean()),
+                "back_scatter": sqrt(2 / net.kernel[-2]) if net is not None and np.isfinite(back).all() else nan,
             }
             allowed = SPREADS * scatter / sqrt(len(here)) + (0 if exact else UNIFORM_MAP)
             rows.append(row | {"verdict": _health(row, allowed)})
@@ -116,18 +124,30 @@ def _column(frame: pd.DataFrame, array: str, moment: str) -> FloatArray:
     return np.full(len(frame), nan)
 
 
+def _variance(net: WeightedLayer, config: Mapping[str, Any]) -> float:
+    """Var[w] of a layer's kernel at the start; NaN where the initializer is not known here, or its mean is not zero."""
+    name, arguments = initializer_of(config, net)
+    try:
+        return nan if weight_mean(name, **arguments) else weight_variance(name, net.kernel, **arguments)
+    except ValueError:
+        return nan
+
+
+def _backward(layer: pd.DataFrame, variance: float) -> FloatArray:
+    """Mean square of the gradient at the layer's input in each run, over what the error at its output makes expect."""
+    handed = _column(layer, "pre_activation", "input_error_mean_square")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: FloatArray = handed / (variance * _column(layer, "pre_activation", "error_square_sum"))
+    return ratio
+
+
 def _expected(
     net: WeightedLayer, config: Mapping[str, Any], arm: pd.DataFrame, run_ids: pd.Index
 ) -> tuple[FloatArray, bool]:
     """E z^2 of each run given its measured input, and whether that is exact."""
-    nothing = np.full(len(run_ids), nan), True
-    name, arguments = initializer_of(config, net)
-    try:
-        if weight_mean(name, **arguments):
-            return nothing
-        variance = weight_variance(name, net.kernel, **arguments)
-    except ValueError:
-        return nothing
+    variance = _variance(net, config)
+    if not isfinite(variance):
+        return np.full(len(run_ids), nan), True
     here = pd.DataFrame(arm.xs(net.name, level="layer")).reindex(run_ids)
     sums = _column(here, "pre_activation", INPUT_SUM)
     inputs = np.full(len(run_ids), nan)
@@ -146,6 +166,8 @@ def _health(row: Mapping[str, Any], allowed: float) -> str:
     words = []
     if isfinite(row["ratio"]) and abs(row["ratio"] - 1) > allowed:
         words.append("off")
+    if isfinite(row["back"]) and abs(row["back"] - 1) > SPREADS * row["back_scatter"] / sqrt(row["runs"]):
+        words.append("gradient off")
     if row["dead"] == 1:
         words.append("dead")
     if row["saturated"] > SATURATED:
@@ -189,6 +211,16 @@ def _cross_entropy(q: FloatArray, classes: int) -> FloatArray:
     return expected
 
 
+_FORWARD = (
+    "measured",
+    "ratio",
+    "scatter",
+    "root mean square of the pre-activations",
+    "mean square: measured / expected",
+)
+_BACK = ("error", "back", "back_scatter", "root mean square of dL/dz", "handed back: measured / expected")
+
+
 def signal_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """Left: root mean square of the pre-activations by layer. Right: measured over expected, with its scatter.
 
@@ -196,10 +228,21 @@ def signal_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
         table: from `step_zero`.
         arms: all arms of the sweep, in order.
     """
+    return _signal(table, arms, *_FORWARD)
+
+
+def gradient_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """The same of the loss gradient at the pre-activations, and of what each layer hands back to its input."""
+    return _signal(table[table["error"].notna()], arms, *_BACK)
+
+
+def _signal(
+    table: pd.DataFrame, arms: Sequence[str], value: str, ratio: str, scatter: str, label: str, compared_label: str
+) -> Figure:
     layers = list(dict.fromkeys(table["layer"]))
     place = {layer: i for i, layer in enumerate(layers)}
     figure = new_figure(WIDTH, 3.7 + legend_height(len(arms)))
-    compared = bool(table["ratio"].notna().any())
+    compared = bool(table[ratio].notna().any())
     panels = figure.subplots(1, 2 if compared else 1, squeeze=False)[0]
     look, mark, names = styles(arms), markers(arms), short_names(arms)
     shown = [arm for arm in arms if (table["arm"] == arm).any()]
@@ -207,13 +250,13 @@ def signal_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
         mine = table[table["arm"] == arm]
         x = np.array([place[layer] for layer in mine["layer"]])
         style = {"marker": mark[arm], "markersize": 4.5, "linewidth": 1.3}
-        panels[0].plot(x, np.sqrt(mine["measured"]), label=names[arm], **look[arm], **style)
+        panels[0].plot(x, np.sqrt(mine[value]), label=names[arm], **look[arm], **style)
         if compared:
             shift = (number / max(1, len(shown) - 1) - 0.5) * 0.6 if len(shown) > 1 else 0.0
-            error = mine["scatter"] / np.sqrt(mine["runs"])
+            error = mine[scatter] / np.sqrt(mine["runs"])
             panels[1].errorbar(
                 x + shift,
-                mine["ratio"],
+                mine[ratio],
                 yerr=error,
                 fmt=mark[arm],
                 color=look[arm]["color"],
@@ -221,11 +264,11 @@ def signal_figure(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
                 linewidth=1.3,
             )
     panels[0].set_yscale("log")
-    panels[0].set_ylabel("root mean square of the pre-activations")
+    panels[0].set_ylabel(label)
     if compared:
         panels[1].axhline(1, color="k", linewidth=1, zorder=0)
-        panels[1].set_ylabel("mean square: measured / expected")
-        low, high = table["ratio"].min(), table["ratio"].max()
+        panels[1].set_ylabel(compared_label)
+        low, high = table[ratio].min(), table[ratio].max()
         if low > 0 and high / low > 10:
             panels[1].set_yscale("log")
     for axes in panels:

@@ -1,5 +1,6 @@
 """A report as one HTML page that works offline, and as Markdown with its figures and tables beside it."""
 
+import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,23 @@ class Drawing:
         return float(self.svg.split('width="', 1)[1].split("pt", 1)[0]) > 72 * NARROW
 
 
-Block = Text | Lines | Missing | Table | Drawing
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, shown inline; `name` is its file's. Folded ones are opened by a click on the caption."""
+
+    name: str
+    png: bytes
+    caption: str
+    folded: bool = False
+    kind = "picture"
+
+    @property
+    def url(self) -> str:
+        """The picture itself as an address."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+Block = Text | Lines | Missing | Table | Drawing | Picture
 
 
 @dataclass(frozen=True)
@@ -126,6 +143,11 @@ class Page:
         """All figures, in order."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, Drawing)]
 
+    @property
+    def pictures(self) -> list[Picture]:
+        """All pictures, in order."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Picture)]
+
 
 def _markdown(block: Block) -> list[str]:
     if isinstance(block, Text):
@@ -136,6 +158,8 @@ def _markdown(block: Block) -> list[str]:
         return [_plain(block.text) + (f" `{block.command}`" if block.command else "")]
     if isinstance(block, Drawing):
         return [f"![{_plain(block.caption)}](figures/{block.name}.svg)", "", _plain(block.caption)]
+    if isinstance(block, Picture):
+        return [f"![{_plain(block.caption)}](figures/{block.name}.png)", "", _plain(block.caption)]
     rows = [_row(block.columns), "|" + "|".join(["---"] + ["--:"] * (len(block.columns) - 1)) + "|"]
     rows += [_row(row) for row in block.rows]
     return [*([_plain(block.caption), ""] if block.caption else []), *rows]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from harness.analysis import choice, pairs, sources, strips, summary
+from harness.analysis import across, budget, choice, held, pairs, sources, strips, summary
 from harness.analysis.blocks import is_crossed
 from harness.analysis.claims import p_value, signed
 from harness.analysis.figure import svg
@@ -157,7 +157,7 @@ def pairwise(study: Study) -> Section:
     caption = (
         "Test accuracy, differences in points. This test set: new blocks, the same test examples. Test distribution: "
         "new blocks and new test examples. Family: "
-        f"{f'each arm against {study.reference}' if study.rules.family == 'baseline' else 'all pairs'}, {len(table)} "
+        f"{_family(study)}, {len(table)} "
         f"comparisons, corrected by {'Holm' if study.rules.correction == 'holm' else 'max-T sign-flip'}. "
     )
     how = (
@@ -171,13 +171,22 @@ def pairwise(study: Study) -> Section:
     return Section("Comparisons", blocks)
 
 
+def _family(study: Study) -> str:
+    if study.rules.family != "baseline":
+        return "all pairs" + (" on one data set" if study.by_data else "")
+    first = across.method(str(study.reference))
+    return f"each arm against {first} on its own data" if study.by_data else f"each arm against {study.reference}"
+
+
 def _filled(rows: list[dict[str, object]]) -> pd.DataFrame:
     """The table without columns that hold nothing but dashes."""
     frame = pd.DataFrame(rows)
     return frame[[name for name in frame if (frame[name] != "–").any()]]
 
 
-def _no_labels(study: Study, what: str) -> Missing:
+def _no_labels(study: Study, what: str) -> Block:
+    if study.by_data:
+        return Text(f"{what} is left out: the arms were scored on different test sets.")
     return Missing(
         f"{what} needs stored predictions with their labels, which these runs do not have. To train them again:",
         study.again("rerun=true"),
@@ -217,6 +226,9 @@ def forest(study: Study) -> Section:
 
 def selection(study: Study) -> Section:
     """What choosing costs."""
+    if study.by_data:
+        none = "The arms were scored on different data sets: there is no best among them to be chosen."
+        return Section("Selection", [Text(none)])
     blocks: list[Block] = []
     if len(study.tuning):
         text = study.tuning.assign(**{"val accuracy": [_number(100 * v / 100) for v in study.tuning["val accuracy"]]})
@@ -237,11 +249,68 @@ def selection(study: Study) -> Section:
         + ", ".join(f"{arm} {100 * share:.0f} %" for arm, share in chosen.wins.items() if share > 0)
         + ".",
     ]
-    fresh = [i + 1 + int(study.runs["block"].max()) for i in range(min(10, study.runs["block"].nunique()))]
-    blocks_of_its_own = "root_seed=1" if is_crossed(study.runs) else f"seeds={fresh}".replace(" ", "")
-    command = study.again(blocks_of_its_own, f"sweep.name={study.name}_confirm")
-    blocks += [Lines(lines), Missing("To confirm on fresh blocks:", command)]
-    return Section("Selection", blocks)
+    return Section("Selection", [*blocks, Lines(lines), *confirmation(study), *search_budget(study)])
+
+
+def search_budget(study: Study) -> list[Block]:
+    """Expected validation performance against the number of trials, where that means something."""
+    if not len(study.tuning):
+        return []
+    if study.search != "random":
+        line = "The trials are a grid, no independent draws: no curve of what fewer of them would have found."
+        return [Missing(f"{line} Where their values were drawn at random:", study.again("sweep.search=random"))]
+    if budget.is_grid(study.arms, study.tune):
+        return [Text("Declared as random search, but the trials are all combinations of some values, which is a grid.")]
+    table = budget.expected_validation(study.runs, study.arms, study.tune)
+    if not len(table):
+        return [
+            Text(
+                f"No arm has {budget.FEWEST_TRIALS} trials that were all run: too few to say what fewer of them would "
+                "have found."
+            )
+        ]
+    caption = (
+        "Expected validation accuracy of the best of so many trials of random search (Dodge et al. 2019, V), up to "
+        "half of those run. A diverged run counts 0 %."
+    )
+    unbiased = table[table["budget"].isin((1, 2, 4, 8, 16, 32, 64)) | (table["budget"] == table["trials"])]
+    text = pd.DataFrame(
+        {
+            "arm": unbiased["group"],
+            "trials": unbiased["budget"].astype(str),
+            "expected best val %": [f"{x:.2f}" for x in unbiased["u"]],
+            "training minutes": [f"{x:.1f}" for x in unbiased["minutes"]],
+        }
+    )
+    curve = svg(budget.budget_curves(table, list(dict.fromkeys(table["group"]))))
+    return [
+        Drawing("search_budget", curve, caption),
+        Table(text, "The same, unbiased (Tang et al. 2020, U), with the training it takes."),
+    ]
+
+
+def confirmation(study: Study) -> list[Block]:
+    """What became of the choice on blocks that had no part in it."""
+    found = study.confirmed
+    if found is None:
+        command = study.again("confirm=true")
+        if is_crossed(study.runs):
+            command = study.again("root_seed=1", f"sweep.name={study.name}_confirm")
+        return [Missing("To confirm what was chosen on fresh blocks:", command)]
+    named = f"{len(found.blocks)} fresh blocks ({_some(list(found.blocks), 4)})"
+    chosen = [arm for arm in found.arms if arm != found.baseline]
+    words = f", among the best by validation on {len(found.chosen_on)} blocks, against" if chosen else "nothing but"
+    lines = [f"Confirmed on {named}: {', '.join(chosen)}{words} the baseline {found.baseline}."]
+    lines += [claim.sentence for claim in found.claims]
+    if again := sorted(set(found.blocks) & set(study.units)):
+        lines.append(f"{', '.join(again)} became part of the sweep since: confirm=true takes fresh ones.")
+    if found.missing:
+        lines.append(f"Unfinished: {found.missing} of its {len(found.arms) * len(found.blocks)} runs are missing.")
+    caption = (
+        "Mean ± half width of the 95 % t interval. The fresh blocks had no part in the choice, so their scores are not "
+        "raised by it; they are in no other table or figure."
+    )
+    return [Lines(lines), Table(found.table(study.summary), caption, marked=f"{found.baseline} (baseline)")]
 
 
 def spread(study: Study) -> Section:
@@ -251,6 +320,9 @@ def spread(study: Study) -> Section:
         return Section(
             "Variance by source", [Missing("One run an arm has no spread. More seeds:", study.again("seeds=5"))]
         )
+    alone = held.one_at_a_time(study.runs, study.arms, study.examples)
+    if len(alone):
+        return Section("Variance by source", one_source_an_arm(study, alone))
     blocks: list[Block] = []
     figure = sources.source_bars(table, study.arms)
     caption = "Standard deviation of the test accuracy over runs (points), by source."
@@ -259,6 +331,10 @@ def spread(study: Study) -> Section:
         together = [name for name, state in sources.randomised(study.runs).items() if state == "varied"]
         text = f"A block varies {', '.join(together) or 'all streams'} together. To tell the data from the seeds:"
         blocks.append(Missing(text, study.again("draws=5", "seeds=3")))
+        if len(together) > 1:
+            one_by_one = ",".join(f"[{stream}]" for stream in together)
+            text = "Or one stream at a time, the others held:"
+            blocks.append(Missing(text, study.again(f"vary={one_by_one}", "sweep.baseline=null")))
     if study.examples is None:
         blocks.append(_no_labels(study, "The floor"))
     else:
@@ -266,3 +342,38 @@ def spread(study: Study) -> Section:
             Text("An sd near its floor says that runs differ by which examples they miss, hardly by how good they are.")
         )
     return Section("Variance by source", blocks)
+
+
+def one_source_an_arm(study: Study, table: pd.DataFrame) -> list[Block]:
+    """The spread that each arm's varied streams leave, the others being held."""
+    caption = (
+        "Standard deviation of the test accuracy over runs (points) with its 95 % chi-square interval, which takes "
+        "scores to be normal. Each arm varies some random streams and holds the others at block 0."
+    )
+    if table["floor"].notna().any():
+        caption += " Thick tick: the floor, what independent errors on this test set would give by themselves."
+    text = pd.DataFrame(
+        {
+            "arm": table["arm"],
+            "varies": table["varied"],
+            "n": table["n"].astype(str),
+            "mean %": [f"{x:.2f}" for x in table["mean"]],
+            "sd (points)": [f"{x:.2f}" for x in table["sd"]],
+            "95 % CI": [f"[{low:.2f}, {high:.2f}]" for low, high in zip(table["low"], table["high"], strict=True)],
+            "floor sd": [_number(x) for x in table["floor"]],
+        }
+    )
+    blocks: list[Block] = [
+        Drawing("sources_one_by_one", svg(held.source_sds(table, study.arms)), caption),
+        Table(text, "A mean belongs to what is held: another block 0 would move it."),
+    ]
+    single = table[~table["varied"].str.contains(" ") & (table["varied"] != "nothing")]
+    whole = table[table["varied"].str.count(r" \+ ") + 1 == single["varied"].nunique()]
+    if len(single) > 1 and len(whole) == 1 and single["varied"].is_unique:
+        blocks.append(
+            Text(
+                f"If the sources added up, all together would have an sd of {np.sqrt((single['sd'] ** 2).sum()):.2f} "
+                f"points; measured: {whole['sd'].iloc[0]:.2f}."
+            )
+        )
+    return blocks

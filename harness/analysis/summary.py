@@ -22,7 +22,8 @@ def summary_table(
 
     n counts finished runs; `diverged`, `failed` and `missing` count the others; `seconds` is the mean wall time of a
     run. Of the test accuracy also sd, min, max, from 8 runs on the interquartile mean, and with `examples` the floor of
-    the sd. Where draws are crossed with seeds, the intervals are for new draws and new seeds.
+    the sd. `stopped` counts the runs that stopped early on validation, `stopped.step` is their mean last step. Where
+    draws are crossed with seeds, the intervals are for new draws and new seeds.
     """
     crossed = is_crossed(runs)
     rows = []
@@ -49,6 +50,8 @@ def summary_table(
         row |= {kind: int(outcomes.get(kind, 0)) for kind in ("diverged", "failed")}
         ended = len(done) + int(outcomes.get("diverged", 0))
         row["missing"] = max(0, (planned or ended) - ended - int(outcomes.get("failed", 0)))
+        stopped = pd.to_numeric(done["stopped.step"]).dropna() if "stopped.step" in done else pd.Series(dtype=float)
+        row |= {"stopped": len(stopped), "stopped.step": float(stopped.mean())}
         row["seconds"] = float(mine["seconds"].mean()) if len(mine) else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
@@ -79,7 +82,12 @@ def brief(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
                 "s/run": "–" if np.isnan(row["seconds"]) else f"{row['seconds']:.1f}",
             }
         )
-    return pd.DataFrame(rows)
+    text = pd.DataFrame(rows)
+    if table["stopped"].any():
+        found = zip(table["stopped.step"], table["stopped"], table["n"], strict=True)
+        shown = [f"{step:.0f} ({count} of {n} runs)" if count else "–" for step, count, n in found]
+        text.insert(list(text.columns).index("diverged"), "stopped at step", shown)
+    return text
 
 
 def full(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:

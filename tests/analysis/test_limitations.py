@@ -104,6 +104,12 @@ def test_the_command_to_type_takes_new_values_for_old_ones():
     assert study().again("seeds=[1,2]", "draws=5") == "python -m harness +sweep=s 'seeds=[1,2]' draws=5"
 
 
+def test_the_command_to_type_leaves_out_what_would_be_refused():
+    confirmed = study(command="python -m harness +sweep=s confirm=true")
+    assert confirmed.again("draws=5") == "python -m harness +sweep=s draws=5"
+    assert confirmed.again("rerun=true") == "python -m harness +sweep=s confirm=true rerun=true"
+
+
 def test_the_family_of_all_pairs_needs_no_baseline():
     subject = study(arms=("a", "b", "c"), baseline=None, rules=Rules("all_pairs"))
     assert len(subject.claims) == 3
