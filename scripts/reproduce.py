@@ -1,68 +1,87 @@
-"""Write an experiment's results from the MLflow store: `python scripts/reproduce.py bias_variance_width`.
+"""The experiments: train what is missing, and write their results from the MLflow store.
 
-Reads the sweep of the same name; writes results.csv, parts.svg and the table in README.md below experiments/<name>/.
-Trains nothing: the command that does is in the README.
+    python scripts/reproduce.py --list             the state of each, and the time it takes
+    python scripts/reproduce.py ltfn01             trains what is missing, then writes the folder
+    python scripts/reproduce.py --all              all of them, the shortest first; stop it and start it again at will
+    python scripts/reproduce.py --all --no-train   writes the folders from what the store has
+
+Data: where keras.datasets cannot load, HARNESS_DATA=FOLDER with mnist.npz, cifar10.npz (or cifar10_jpeg.zip) and
+flowers17.zip.
 """
 
 import argparse
-import re
+import os
+import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS = {
-    "error": "test error",
-    "error.train": "train error",
-    "brier.bias2": "Brier bias²",
-    "brier.v_data": "V data",
-    "brier.v_init": "V seed",
-    "brier.v_interaction": "V data × seed",
-    "zero_one.bias2": "0-1 bias²",
-    "zero_one.variance": "0-1 V",
-}
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """The columns of COLUMNS, each value with its jackknife standard error where there is one."""
-
-    def cell(row: pd.Series, name: str) -> str:
-        error = row.get(f"{name}.se")
-        return f"{row[name]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
-
-    lines = ["| arm | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "--:|" * len(COLUMNS)]
-    for _, row in table.iterrows():
-        lines.append("| " + " | ".join([row["arm"], *(cell(row, name) for name in COLUMNS)]) + " |")
-    return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "experiment", choices=[path.parent.name for path in sorted(ROOT.glob("experiments/*/README.md"))]
-    )
-    parser.add_argument("--folder", default="mlruns", help="folder of the store (default: mlruns)")
-    given = parser.parse_args()
-    import harness
-    from harness.analysis.decompositions import stacked_bars
-    from harness.analysis.figure import svg
-    from harness.tracking.store import StoreError
+    from harness import experiments
+    from harness.checks import ConfigError
+    from harness.quiet import set_levels
+    from harness.reproduction import measure, unfinished, write_index, write_readme
 
-    folder = ROOT / "experiments" / given.experiment
+    set_levels()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", nargs="*", metavar="ID", help="folders of experiments/")
+    parser.add_argument("--all", action="store_true", help="all experiments")
+    parser.add_argument("--list", action="store_true", help="print their state, do nothing")
+    parser.add_argument("--no-train", action="store_true", help="only write from the store")
+    parser.add_argument("--folder", type=Path, default=Path("mlruns"), help="folder of the store (default: mlruns)")
+    parser.add_argument("--uri", help="an MLflow tracking URI instead")
+    parser.add_argument("--experiments", type=Path, default=ROOT / "experiments", help=argparse.SUPPRESS)
+    given = parser.parse_args()
     try:
-        results = harness.load(given.experiment, folder=given.folder)
-    except StoreError as error:
-        print(f"error: {error}; the command that trains it is in {folder / 'README.md'}", file=sys.stderr)
+        every = experiments.every(given.experiments)
+        by_id = {each.id: each for each in every}
+        if unknown := [name for name in given.experiment if name not in by_id]:
+            raise ConfigError(f"{unknown[0]}: no such experiment; there are: {', '.join(by_id)}")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    table = harness.decompose(results)
-    table.to_csv(folder / "results.csv", index=False, float_format="%.6g")
-    (folder / "parts.svg").write_text(svg(stacked_bars(table, list(table["arm"]))))
-    readme = folder / "README.md"
-    filled = f"<!-- results -->\n{markdown(table)}\n\n![parts of the error](parts.svg)\n<!-- end -->"
-    readme.write_text(re.sub(r"<!-- results -->.*<!-- end -->", lambda _: filled, readme.read_text(), flags=re.S))
-    print(markdown(table))
-    return 0
+    if given.list:
+        for each in every:
+            print(f"{each.id:22}{each.minutes:5g} min  {each.state:24}{each.question}")
+        return 0
+    if not given.experiment and not given.all:
+        parser.error("give an experiment, --all or --list")
+    chosen = sorted(every, key=lambda each: each.minutes) if given.all else [by_id[name] for name in given.experiment]
+    failed = False
+    for each in chosen:
+        try:
+            code = 0
+            for sweep in () if given.no_train else unfinished(each, given.uri, given.folder):
+                code = max(code, train(each, sweep, given.uri, given.folder))
+            measure(each, given.uri, given.folder)
+        except ConfigError as error:
+            print(f"error: {each.id}: {error}", file=sys.stderr)
+            code = 2
+        each = experiments.read(each.folder)
+        write_readme(each)
+        write_index(experiments.every(given.experiments), given.experiments)
+        print(f"{each.id}: {each.state}")
+        failed |= code != 0 or (each.state != "done" and not given.no_train)
+        if code == 130:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+    return int(failed)
+
+
+def train(experiment: "experiments.Experiment", sweep: str, uri: str | None, folder: Path) -> int:  # type: ignore[name-defined]  # noqa: F821
+    """Run the experiment's own command on a sweep, in a process of its own; returns the exit code."""
+    overrides, own = experiment.overrides(sweep)
+    command = [sys.executable, "-m", "harness", *(["--config-dir", own] if own else []), *overrides]
+    command.append(f"tracking.uri={uri}" if uri else f"tracking.folder={folder.resolve()}")
+    print(f"{experiment.id}: {experiment.command(sweep)}", flush=True)
+    running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])})
+    while True:
+        try:
+            return running.wait()
+        except KeyboardInterrupt:
+            continue  # it has been told as well, saves what it does and ends
 
 
 if __name__ == "__main__":
