@@ -4,7 +4,7 @@ PORT ?= 5000
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: sweep test ui bench clean
+.PHONY: sweep test test-services ui bench clean
 
 sweep: .venv/installed
 	$(BIN)/python -m harness +sweep=init_schemes
@@ -14,6 +14,12 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# The launchers and a tracking server for real: Ray, submitit, PostgreSQL (with apt, where it is not there), MLflow's server.
+test-services: .venv/installed-services
+	test -n "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null || command -v initdb)" \
+		|| { apt-get update --quiet && apt-get install --quiet --yes postgresql; }
+	.venv/services/bin/python -m pytest tests/services tests/test_launchers.py
 
 ui: .venv/installed
 	@echo "http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning"
@@ -36,4 +42,12 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Apart from the others, as the Ray launcher takes no newer cloudpickle.
+.venv/installed-services: .venv/installed constraints-ray.txt
+	$(PYTHON) -m venv .venv/services
+	grep -vE '^(cloudpickle|joblib)==' constraints.txt | cat - constraints-ray.txt > .venv/constraints-services.txt
+	.venv/services/bin/python -m pip --quiet --disable-pip-version-check install \
+		--constraint .venv/constraints-services.txt --editable '.[dev,slurm,ray,server]'
 	touch $@

@@ -1,11 +1,9 @@
 """`python -m harness +sweep=init_schemes`: train a sweep, log it, report it."""
 
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from typing import Any
 
+from harness.interrupts import twice
 from harness.quiet import set_levels
 
 HYDRA_ONLY = (
@@ -22,26 +20,6 @@ HYDRA_ONLY = (
 )
 
 
-def job(composed: Any) -> None:
-    """One arm in a job of a Hydra launcher."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from harness import composition, sweep
-
-    hydra = HydraConfig.get()
-    task = [*hydra.overrides.task]
-    swept = set(composed.sweep.swept)
-    with_hydra = composed.copy()
-    from omegaconf import OmegaConf, open_dict
-
-    OmegaConf.set_struct(with_hydra, False)
-    with open_dict(with_hydra):
-        with_hydra.hydra = {"runtime": {"choices": dict(hydra.runtime.choices)}}
-    plan = sweep.Plan((composition.arm(with_hydra, task, swept),))
-    slots = sweep.open_slots(plan.config)
-    sweep.train(plan, sweep.prepare(plan.arms), slots)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     set_levels()
@@ -50,18 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _hydra(given)
     from hydra._internal.utils import get_args_parser
 
+    words = get_args_parser().parse_intermixed_args(given)
+    with twice():
+        return _run(words.overrides, words.config_dir)
+
+
+def _run(overrides: Sequence[str], config_dir: str | None) -> int:
     from harness import composition, sweep
 
-    words = get_args_parser().parse_intermixed_args(given)
-    if threading.current_thread() is threading.main_thread():
-        # As Ctrl-C: the runs in flight are saved and end as KILLED, and the report so far is written.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        composed = composition.compose(words.overrides, words.config_dir)
+        composed = composition.compose(overrides, config_dir)
         if composed.launcher == "basic":
             return sweep.run(composed.arms)
-        swept = ",".join(composed.arms[0].config.sweep.swept)
-        return sweep.run(composed.arms, relaunch=["--multirun", *given, f"sweep.swept=[{swept}]"])
+        from harness import launching
+
+        launching.check(composed.launcher)
+        return sweep.run(composed.arms, lambda arms: launching.launch(composed, arms))
     except Exception as error:
         if not isinstance(error, one_line_errors()):
             raise
@@ -75,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def one_line_errors() -> tuple[type[Exception], ...]:
     """Errors whose message says all, of those modules that were imported so far."""
     named = {
-        "harness.config": "ConfigError",
+        "harness.checks": "ConfigError",
         "harness.data.datasets": "DataError",
         "harness.targets": "TargetError",
         "harness.tracking.store": "StoreError",

@@ -1,14 +1,16 @@
-"""Where Hydra meets the harness: from the words of a command line to arms, and from arms to a launcher's jobs."""
+"""Where Hydra meets the harness: from the words of a command line to arms."""
 
 import contextlib
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -21,6 +23,8 @@ from harness.config import FREE, Arm, ConfigError, known_keys, resolve, unknown_
 from harness.targets import TargetError
 
 PACKAGE = Path(__file__).resolve().parent
+FREE_TEXT = ("sweep.baseline", "sweep.question", "sweep.name")
+FREE_PATHS = ("tracking.folder", "tracking.uri", "reports", "data.path")  # may be swept where Hydra can read them
 
 
 def config_folder() -> Path:
@@ -31,10 +35,13 @@ def config_folder() -> Path:
 
 @dataclass(frozen=True)
 class Composition:
-    """The arms of a command line, and the launcher it asks for."""
+    """The arms of a command line, and the launcher it asks for, with the overrides that make each arm's job."""
 
     arms: tuple[Arm, ...]
     launcher: str = "basic"
+    jobs: tuple[tuple[str, ...], ...] = ()
+    overrides: tuple[str, ...] = ()
+    config_dir: str | None = None
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composition:
@@ -44,45 +51,69 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
         ConfigError: Hydra or the schema refuses something.
     """
     overrides = [as_hydra(override) for override in overrides]
-    search_path = create_config_search_path(str(config_folder()))
-    if config_dir is not None:
-        if not Path(config_dir).is_dir():
-            raise ConfigError(f"--config-dir={config_dir}: no such folder")
-        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", None)
-    GlobalHydra.instance().clear()
     try:
-        loader = Hydra.create_main_hydra2("harness", search_path).config_loader
-        master = loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
-        if master.hydra.runtime.choices.get("hydra/sweeper") != "basic":
-            raise ConfigError("hydra/sweeper: only basic is supported: arms must be known before any of them trains")
-        swept = dict(master.hydra.sweeper.params or {})
-        listed = [as_hydra(f"{key}={value}") for key, value in swept.items()] + list(master.hydra.overrides.task)
-        (jobs,) = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(listed), None)
-        varying = {str(key) for key in swept} | {
-            job[i].partition("=")[0].lstrip("+") for job in jobs for i in range(len(job)) if job[i] != jobs[0][i]
-        }
-        arms = tuple(
-            arm(loader.load_sweep_config(master, [*job, *together]), job, varying, name)
-            for name, together in named_arms(OmegaConf.to_container(master.sweep.arms))
-            for job in jobs
-        )
+        with loaded(overrides, config_dir) as (loader, master):
+            if master.hydra.runtime.choices.get("hydra/sweeper") != "basic":
+                raise ConfigError(
+                    "hydra/sweeper: only basic is supported: arms must be known before any of them trains"
+                )
+            swept = dict(master.hydra.sweeper.params or {})
+            listed = [as_hydra(f"{key}={value}") for key, value in swept.items()] + list(master.hydra.overrides.task)
+            (jobs,) = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(listed), None)
+            varying = {str(key) for key in swept} | {
+                job[i].partition("=")[0].lstrip("+") for job in jobs for i in range(len(job)) if job[i] != jobs[0][i]
+            }
+            rows = [
+                (name, job, (*job, *together))
+                for name, together in named_arms(OmegaConf.to_container(master.sweep.arms))
+                for job in jobs
+            ]
+            arms = tuple(
+                arm(loader.load_sweep_config(master, [*whole]), job, varying, name) for name, job, whole in rows
+            )
     except (ConfigError, TargetError):
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explained(error, overrides)) from None
     except (ValueError, YAMLError) as error:
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {error}".split())) from None
+    launcher = master.hydra.runtime.choices.get("hydra/launcher", "basic")
+    return Composition(arms, launcher, tuple(whole for _, _, whole in rows), tuple(overrides), config_dir)
+
+
+@contextlib.contextmanager
+def loaded(overrides: Sequence[str], config_dir: str | None) -> Iterator[tuple[ConfigLoader, DictConfig]]:
+    """Hydra's loader, and the config that the sweep's jobs start from.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    search_path = create_config_search_path(str(config_folder()))
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"--config-dir={config_dir}: no such folder")
+        search_path.prepend("command-line", f"file://{Path(config_dir).resolve()}", None)
+    GlobalHydra.instance().clear()
+    version.setbase("1.3")
+    try:
+        loader = Hydra.create_main_hydra2("harness", search_path).config_loader
+        launchers = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+        for ours in (config_folder() / "hydra" / "launcher").glob("*.yaml"):
+            launchers.pop(ours.name, None)  # the plugin's own, which Hydra would merge, and warn
+        yield loader, loader.load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
     finally:
         GlobalHydra.instance().clear()
-    return Composition(arms, master.hydra.runtime.choices.get("hydra/launcher", "basic"))
 
 
 def as_hydra(override: str) -> str:
     """The override as Hydra takes it: an argument that a file does not name needs no `+`, a text no quotes."""
     key, sign, value = override.partition("=")
-    if key in ("sweep.baseline", "sweep.question") and value[:1] not in ("'", '"') and not value.isidentifier():
+    text = key.lstrip("+") in FREE_TEXT or (key.lstrip("+") in FREE_PATHS and not value.isascii())
+    if text and value[:1] not in ("'", '"') and not (value.isidentifier() and value.isascii()):
         escaped = value.replace("'", "\\'")
         return f"{key}='{escaped}'"
+    if key == "+resume_from":  # its key is there, though no file gives it a value
+        return f"+{override}"
     free = "." in key and f"{key}.".startswith(tuple(f"{each}." for each in FREE))
     return f"++{override}" if sign and free else override
 
@@ -131,14 +162,3 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
             if key not in known and "'" + key + "'" in text:
                 return unknown_key(key)
     return text
-
-
-def launch(arguments: Sequence[str]) -> None:
-    """Have Hydra's launcher train the arms, each in a job of its own."""
-    import hydra
-
-    from harness.__main__ import job
-
-    sys.argv = [sys.argv[0], *arguments]
-    with contextlib.suppress(SystemExit):  # which arms are missing is read from the store
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)()

@@ -3,28 +3,23 @@
 import dataclasses
 import difflib
 import hashlib
-import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import durations
+from harness import checks, durations
+from harness.checks import ConfigError as ConfigError
+from harness.checks import Spec
+from harness.checks import block_ids as block_ids
 from harness.streams import Block
-from harness.targets import TARGET, first_line, hint, locate
-
-Spec = dict[str, Any]
-TRUSTED = ("keras.", "harness.")
-
-
-class ConfigError(ValueError):
-    """A config that cannot be run, in one line: the key, the value seen, what is allowed."""
+from harness.targets import TARGET, first_line, hint
 
 
 @dataclass
@@ -54,11 +49,15 @@ class Probe(Schedule):
 
 @dataclass
 class Checkpoint(Schedule):
-    """When the state of a run is saved; `seconds` adds one whenever that long has passed since the last."""
+    """When the state of a run is saved; `seconds` adds one whenever that long has passed since the last.
+
+    `keep`: how many of the last ones stay | best: the last one, and that of the highest validation accuracy of all
+    evaluations | all | none: not even those from which an interrupted run would go on.
+    """
 
     at: list[Any] = field(default_factory=lambda: ["100 %"])
     seconds: float | None = 60.0
-    keep: int = 2
+    keep: Any = 2
 
 
 @dataclass
@@ -111,22 +110,38 @@ class LearningRate:
 
 @dataclass
 class Augment:
-    """Keras layers applied in order to training images in [0, 1]."""
+    """Keras layers applied in order to training images in [0, 1].
 
-    layers: list[Any] = field(default_factory=list)
+    In the files of the group they have names, so that several files add up; `resolve` makes them a plain list.
+    """
+
+    layers: Any = None
 
 
 @dataclass
 class Regularizer:
-    """`l2` times the sum of the squared kernels is added to the loss; `dropout` goes where a net has a place."""
+    """What keeps a net from learning its training examples by heart.
+
+    l2: times the sum of the squared kernels is added to the loss.
+    dropout, batch_norm: go where a net has a place; a net's own dropout stays where this is 0.
+    label_smoothing: the share of the label that is spread over all classes, in training only (Szegedy et al. 2016).
+    patience: evaluations without a smaller validation loss after which a run stops; it ends with the weights of the
+        smallest, also when it never stops. null: the last step's weights.
+    """
 
     l2: float = 0.0
     dropout: float = 0.0
+    batch_norm: bool = False
+    label_smoothing: float = 0.0
+    patience: int | None = None
 
 
 @dataclass
 class Runtime:
-    """Where and how fast; of these only `precision` is part of an arm's identity."""
+    """Where and how fast; of these only `precision` is part of an arm's identity.
+
+    Data sets of more than `stream_above_gib` stay on the host and are streamed to the device; 0: all of them.
+    """
 
     device: str = "auto"
     replicas: int | None = None
@@ -135,15 +150,23 @@ class Runtime:
     precision: str = "float32"
     xla: bool = False
     deterministic: bool = False
+    stream_above_gib: float = 4.0
 
 
 @dataclass
 class Tracking:
-    """Where runs are logged: an MLflow URI, or null for sqlite below `folder`."""
+    """Where runs are logged: an MLflow URI, or null for sqlite below `folder`.
+
+    A store that is away is tried for `patience` seconds, while what happens is kept in `folder`/unwritten.
+    `log_model`: of which runs the net is also logged as an MLflow model: best (of each arm, by the final validation
+    accuracy) | all | none.
+    """
 
     uri: str | None = None
     folder: str = "mlruns"
+    patience: float = 300.0
     run_figures: bool = False
+    log_model: str = "none"
 
 
 @dataclass
@@ -153,7 +176,8 @@ class Sweep:
     Each item of `arms` is a list of overrides that belong together, or {name: such a list}; they multiply with what is
     swept by `hydra.sweeper.params`. `family`: each arm against the baseline, or all_pairs. `margin`: differences of the
     test accuracy up to this count as equivalent. `correction`: of the family's p values, holm | max_t. `tune`: swept
-    keys that are chosen for each arm by validation, before arms are compared on the test set.
+    keys that are chosen for each arm by validation, before arms are compared on the test set. `search`: random where
+    the values of the tuned keys were drawn independently from one distribution, grid otherwise.
     """
 
     name: str = "adhoc"
@@ -164,12 +188,17 @@ class Sweep:
     margin: float | None = None
     correction: str = "holm"
     tune: list[str] = field(default_factory=list)
+    search: str = "grid"
     swept: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Config:
-    """One arm of a comparison and how to run it."""
+    """One arm of a comparison and how to run it.
+
+    `vary`: the random streams that differ between blocks, the others being held at block 0's seeds; null: all.
+    `confirm`: after the sweep, train what validation chose and the baseline once more on fresh blocks.
+    """
 
     arch: Spec = field(default_factory=dict)
     initializer: Initializer = field(default_factory=Initializer)
@@ -186,11 +215,14 @@ class Config:
     sweep: Sweep = field(default_factory=Sweep)
     seeds: Any = 5
     draws: int | None = None
+    vary: list[str] | None = None
     root_seed: int = 0
     reports: str = "reports"
+    confirm: bool = False
     dry_run: bool = False
     rerun: bool = False
     fail_fast: bool = False
+    resume_from: str | None = None
     trust: list[str] = field(default_factory=list)
 
 
@@ -211,9 +243,11 @@ NOT_IDENTITY = (
         "draws",
         "root_seed",
         "reports",
+        "confirm",
         "dry_run",
         "rerun",
         "fail_fast",
+        "resume_from",
         "trust",
     ),
     *("data.path", "train.checkpoint"),
@@ -227,6 +261,8 @@ class Arm:
     name: str
     config: Config
     choices: dict[str, str] = field(default_factory=dict)  # config group -> the file chosen
+    confirms: bool = False  # on fresh blocks, after the sweep: never taken for one of the sweep's own
+    path_counts: bool = False  # in a sweep over files of data, which nothing else tells apart before they are read
 
     @cached_property
     def key(self) -> str:
@@ -234,13 +270,28 @@ class Arm:
         content = dataclasses.asdict(self.config)
         content["precision"] = self.config.runtime.precision
         for path in NOT_IDENTITY:
+            if path == "data.path" and self.path_counts:
+                continue
             node, _, leaf = path.rpartition(".")
             (content[node] if node else content).pop(leaf, None)
+        if self.config.vary is None:
+            del content["vary"]
+        if self.confirms:
+            content["confirms"] = True
         return _digest(content)
 
+    def on(self, block: Block) -> Block:
+        """The block as this arm runs it: streams that it does not vary have block 0's seeds."""
+        held = Block.of(0, self.config.root_seed)
+        return block if self.config.vary is None else block.varying(self.config.vary, held)
+
     def run_key(self, block: Block, data_digest: str) -> str:
-        """The identity of the arm's run on a block: (arm, seeds of the streams, digest of the arrays)."""
-        return _digest([self.key, block.seeds, data_digest])
+        """The identity of the arm's run on a block: (arm, seeds of the streams, digest of the arrays).
+
+        With `vary` also the block's number, as blocks may then have the same seeds: what differs is the numerics.
+        """
+        number = [] if self.config.vary is None else [block.id]
+        return _digest([self.key, self.on(block).seeds, data_digest, *number])
 
 
 def _digest(content: object) -> str:
@@ -264,33 +315,28 @@ def resolve(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {first_line(error)}") from None
     assert isinstance(config, Config)
+    layers = config.augment.layers or []
+    config.augment.layers = list(layers.values()) if isinstance(layers, Mapping) else layers
+    if not isinstance(config.augment.layers, list):
+        raise ConfigError(f"augment.layers: got {config.augment.layers!r}; allowed: a list, or names with layers")
     # OmegaConf adds keys to an empty mapping, not to null; both mean that nothing is named.
     config.learning_rate.schedule = config.learning_rate.schedule or None
     for kind in ("conv", "dense", "output"):
         setattr(config.initializer, kind, getattr(config.initializer, kind) or None)
     if config.draw.scheme is None:
         config.draw.scheme = "all" if config.draws is None else "disjoint"
-    _check_values(config)
-    _check_targets(config)
+    checks.check_values(config)
+    checks.check_targets(config)
     return config
 
 
-def block_ids(seeds: object) -> list[int]:
-    """`seeds` as a list: 5 means 0 to 4; a list is taken as it is.
+def stored(text: str) -> Config:
+    """The config that a run keeps as YAML.
 
     Raises:
-        ConfigError: neither a count of at least 1 nor distinct whole numbers from 0 up.
+        ConfigError: it is not of this version.
     """
-    ids = list(range(seeds)) if type(seeds) is int else seeds
-    listed = isinstance(ids, list) and len(ids) > 0
-    if (
-        not isinstance(ids, list)
-        or not listed
-        or not all(type(i) is int and i >= 0 for i in ids)
-        or len(set(ids)) < len(ids)
-    ):
-        raise ConfigError(f"seeds: got {seeds!r}; allowed: a count from 1 up, or a list of different numbers >= 0")
-    return ids
+    return resolve(OmegaConf.merge(OmegaConf.structured(Config), yaml.safe_load(text)))  # type: ignore[arg-type]
 
 
 def known_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
@@ -324,208 +370,3 @@ def _refuse_unknown(node: DictConfig, schema: type, prefix: str) -> None:
             raise ConfigError(unknown_key(f"{prefix}{name}"))
         if isinstance(kind, type) and dataclasses.is_dataclass(kind) and not OmegaConf.is_missing(node, name):
             _refuse_unknown(node[name], kind, f"{prefix}{name}.")
-
-
-def _check_values(config: Config) -> None:
-    train, rate, runtime = config.train, config.learning_rate, config.runtime
-    block_ids(config.seeds)
-    for key, value, ok, allowed in (
-        (
-            "train.steps",
-            train.steps,
-            train.steps is None or train.steps >= 1,
-            "a whole number from 1 up, or null",
-        ),
-        ("train.epochs", train.epochs, 0 < train.epochs < float("inf"), "a number above 0"),
-        ("train.batch_size", train.batch_size, train.batch_size >= 1, "a whole number from 1 up"),
-        ("train.val_share", train.val_share, 0 <= train.val_share < 1, "0 <= share < 1"),
-        (
-            "train.eval_examples",
-            train.eval_examples,
-            train.eval_examples is None or train.eval_examples >= 1,
-            "a whole number from 1 up, or null",
-        ),
-        ("train.evaluate.examples", train.evaluate.examples, train.evaluate.examples >= 1, "a whole number from 1 up"),
-        ("train.probe.examples", train.probe.examples, train.probe.examples >= 1, "a whole number from 1 up"),
-        (
-            "train.checkpoint.keep",
-            train.checkpoint.keep,
-            train.checkpoint.keep >= 1,
-            "a whole number from 1 up",
-        ),
-        (
-            "train.checkpoint.seconds",
-            train.checkpoint.seconds,
-            train.checkpoint.seconds is None or train.checkpoint.seconds > 0,
-            "a number above 0, or null",
-        ),
-        ("draws", config.draws, config.draws is None or config.draws >= 1, "a whole number from 1 up, or null"),
-        (
-            "draw.scheme",
-            config.draw.scheme,
-            config.draw.scheme in ("all", "disjoint", "subsample", "bootstrap"),
-            "all, disjoint, subsample, bootstrap",
-        ),
-        (
-            "draw.scheme",
-            config.draw.scheme,
-            config.draws is None or config.draw.scheme != "all",
-            "not all with draws=K",
-        ),
-        (
-            "draw.examples",
-            config.draw.examples,
-            config.draw.examples is None or config.draw.examples >= 1,
-            "1 up, or null",
-        ),
-        ("sweep.family", config.sweep.family, config.sweep.family in ("baseline", "all_pairs"), "baseline, all_pairs"),
-        ("sweep.correction", config.sweep.correction, config.sweep.correction in ("holm", "max_t"), "holm, max_t"),
-        (
-            "sweep.margin",
-            config.sweep.margin,
-            config.sweep.margin is None or 0 < config.sweep.margin < 1,
-            "0 < margin < 1",
-        ),
-        ("learning_rate.value", rate.value, 0 <= rate.value < float("inf"), "a number from 0 up"),
-        (
-            "regularizer.l2",
-            config.regularizer.l2,
-            0 <= config.regularizer.l2 < float("inf"),
-            "a number from 0 up",
-        ),
-        (
-            "regularizer.dropout",
-            config.regularizer.dropout,
-            0 <= config.regularizer.dropout < 1,
-            "0 <= rate < 1",
-        ),
-        ("runtime.device", runtime.device, runtime.device in ("auto", "cpu", "gpu"), "auto, cpu, gpu"),
-        (
-            "runtime.precision",
-            runtime.precision,
-            runtime.precision in ("float32", "mixed_bfloat16", "mixed_float16"),
-            "float32, mixed_bfloat16, mixed_float16",
-        ),
-        (
-            "runtime.replicas",
-            runtime.replicas,
-            runtime.replicas is None or runtime.replicas >= 1,
-            "1 up, or null",
-        ),
-        ("runtime.threads", runtime.threads, runtime.threads >= 1, "a whole number from 1 up"),
-        (
-            "runtime.slots_per_gpu",
-            runtime.slots_per_gpu,
-            runtime.slots_per_gpu >= 1,
-            "a whole number from 1 up",
-        ),
-        ("tracking.uri", config.tracking.uri, config.tracking.uri != "", "an MLflow URI, or null"),
-        ("sweep.name", config.sweep.name, _is_plain_name(config.sweep.name), "letters, digits, _ . and -"),
-    ):
-        if not ok:
-            raise ConfigError(f"{key}: got {value!r}; allowed: {allowed}")
-    moments = {"learning_rate.warmup": [rate.warmup]}
-    for name in ("evaluate", "probe", "checkpoint"):
-        schedule = getattr(train, name)
-        every = [] if schedule.every is None else [schedule.every]
-        moments |= {f"train.{name}.at": schedule.at, f"train.{name}.every": every}
-    for key, listed in moments.items():
-        for duration in listed:
-            try:
-                durations.check(duration)
-                if key.endswith("every") and str(duration).split()[0].strip("%") in ("0", "0.0"):
-                    raise ValueError(f"got {duration!r}; allowed: a duration above 0, or null for never")
-            except ValueError as error:
-                raise ConfigError(f"{key}: {error}") from None
-
-
-def _is_plain_name(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and all(c.isalnum() or c in "_.-" for c in name)
-
-
-def _check_targets(config: Config) -> None:
-    trusted = (*TRUSTED, *(f"{module}." for module in config.trust))
-    for key, spec in specs(dataclasses.asdict(config), ""):
-        target = spec[TARGET]
-        if not isinstance(target, str) or not target.startswith(trusted):
-            allowed = ", ".join(f"{prefix}…" for prefix in trusted)
-            raise ConfigError(f"{key}._target_: got {target!r}; allowed: {allowed}, or name its module in trust=[…]")
-    for key, spec in (
-        ("arch", config.arch),
-        ("optimizer", config.optimizer),
-        ("data", config.data),
-        ("preprocess", config.preprocess),
-        ("initializer.default", config.initializer.default),
-    ):
-        if TARGET not in spec:
-            raise ConfigError(f"{key}._target_: names nothing to build; choose a file of conf/{key.split('.')[0]}/")
-    for key, spec, filled in (
-        ("arch", config.arch, 2),
-        ("data", config.data, 0),
-        ("preprocess", config.preprocess, 2),
-    ):
-        if spec[TARGET].startswith("harness."):
-            spec.update(_typed_arguments(key, spec, filled))
-    if config.regularizer.dropout and not has_place(config.arch, "dropout"):
-        raise ConfigError(
-            f"regularizer.dropout: got {config.regularizer.dropout}, but {config.arch[TARGET]} has no place for it"
-        )
-
-
-def specs(node: Any, key: str) -> Iterator[tuple[str, Spec]]:
-    """Every mapping with a `_target_` below `node`, with its dotted key."""
-    if isinstance(node, Mapping):
-        if TARGET in node:
-            yield key, dict(node)
-        for name, child in node.items():
-            yield from specs(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for position, child in enumerate(node):
-            yield from specs(child, f"{key}.{position}")
-
-
-def has_place(spec: Spec, argument: str) -> bool:
-    """Whether what the spec names takes this argument."""
-    return argument in inspect.signature(locate(spec[TARGET])).parameters
-
-
-def _typed_arguments(key: str, spec: Spec, filled: int) -> Spec:
-    """The spec's arguments checked against the annotations of a function of ours, its defaults filled in.
-
-    The first `filled` parameters are the harness's to fill, not the config's.
-    """
-    parameters = list(inspect.signature(locate(spec[TARGET])).parameters.values())[filled:]
-    known = [p.name for p in parameters]
-    for name in spec:
-        if name != TARGET and name not in known:
-            listed = f" ({spec[TARGET].rpartition('.')[2]} takes {', '.join(known) or 'nothing'})"
-            raise ConfigError(f"{key}.{name}: unknown key{hint(difflib.get_close_matches(name, known, 3))}{listed}")
-    schema = dataclasses.make_dataclass(
-        "Arguments", [(p.name, _annotation(p.annotation), _default(p.default)) for p in parameters]
-    )
-    given = {name: value for name, value in spec.items() if name != TARGET}
-    try:
-        typed = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema), given), throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{key}.{error.full_key}: {first_line(error)}") from None
-    assert isinstance(typed, dict)
-    return {TARGET: spec[TARGET]} | {str(name): value for name, value in typed.items()}
-
-
-def _annotation(annotation: Any) -> Any:
-    """The annotation as OmegaConf can check it: a Literal's own check is left to the function."""
-    if get_origin(annotation) is Literal:
-        return str
-    if get_origin(annotation) is Sequence:
-        return list[get_args(annotation)[0]]  # type: ignore[misc]
-    if get_origin(annotation) is UnionType:
-        return Union[tuple(map(_annotation, get_args(annotation)))]  # noqa: UP007 (made at run time)
-    return annotation
-
-
-def _default(value: Any) -> Any:
-    if value is inspect.Parameter.empty:
-        return dataclasses.field(default="???")
-    if isinstance(value, list | tuple):
-        return dataclasses.field(default_factory=lambda: list(value))
-    return dataclasses.field(default=value)

@@ -6,20 +6,25 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 
+import keras
 import numpy as np
 
 from harness import durations
-from harness.config import Arm, Config, ConfigError, block_ids
+from harness.config import Arm, Config, ConfigError, Schedule, block_ids
 from harness.data import draws
 from harness.data.datasets import Dataset
 from harness.data.preprocess import Affine
 from harness.models.architectures import ShapeError
-from harness.models.initializers import Scheme
-from harness.models.optimizers import learning_rates, optimizer
+from harness.models.initializers import Scheme, try_scheme
+from harness.models.optimizers import learning_rates, try_optimizer
 from harness.streams import Block, seed
 from harness.targets import TARGET, TargetError, build, check_arguments, first_line
 from harness.training import loop
+from harness.training.memory import out_of_memory
 from harness.training.replica import NetSpec
+
+MOST_STEPS, MOST_MOMENTS = 100_000_000, 1_000_000
+"""Of one training: the learning rate of every step, and every moment of a schedule, are kept in memory."""
 
 
 class Prepared:
@@ -32,16 +37,7 @@ class Prepared:
     def __init__(self, arm: Arm, data: Dataset, draws: "Draws") -> None:
         self.arm, self.data, self._draws = arm, data, draws
         config = arm.config
-        self.spec = NetSpec(
-            config.arch,
-            config.optimizer,
-            config.augment.layers,
-            config.regularizer.l2,
-            config.regularizer.dropout,
-            config.train.batch_size,
-            config.runtime.precision,
-            config.runtime.xla,
-        )
+        self.spec = net_spec(config)
         initializer = config.initializer
         self.scheme = Scheme(
             initializer.default, initializer.conv, initializer.dense, initializer.output, initializer.bias
@@ -70,22 +66,20 @@ class Prepared:
             )
         return count
 
-    def check_net(self) -> None:
-        """Build the net once.
+    def check_net(self) -> keras.Model:
+        """Build the net once, for `check`.
 
         Raises:
             ConfigError: it cannot be built on these data, or does not take an argument.
         """
-        arch = self.arm.config.arch
-        try:
-            check_arguments(arch, "arch")
-            self.spec.build(self.data.example_shape, self.data.classes)
-        except (ShapeError, TargetError, ValueError, TypeError) as error:
-            name, shape = str(arch[TARGET]).rpartition(".")[2], "x".join(map(str, self.data.example_shape))
-            raise ConfigError(f"arch={name} on {self.data.name} ({shape}): {first_line(error)}") from None
+        check_arguments(self.arm.config.arch, "arch")
+        return build_net(self.arm.config, self.data.example_shape, self.data.classes, self.data.name)
 
-    def check(self) -> None:
-        """Build all but the net: initializers, optimizer, schedule, augmentations, the split and its preprocessing.
+    def check(self, net: keras.Model | None = None) -> None:
+        """Build and try all but the net: initializers, optimizer, schedule, augmentations, split and preprocessing.
+
+        Args:
+            net: what `check_net` built, to try the initializers on.
 
         Raises:
             ConfigError: an argument that a class does not take, or a value that it refuses.
@@ -93,13 +87,15 @@ class Prepared:
         config = self.arm.config
         try:
             check_arguments(config.optimizer, "optimizer")
-            optimizer(config.optimizer, config.runtime.precision)
+            try_optimizer(config.optimizer, config.runtime.precision)
             if config.learning_rate.schedule:
                 check_arguments(config.learning_rate.schedule, "learning_rate.schedule")
             for role in ("default", "conv", "dense", "output", "bias"):
                 if spec := getattr(config.initializer, role):
                     check_arguments(spec, f"initializer.{role}")
                     build(spec)
+            if net is not None:
+                try_scheme(self.scheme, net)
             self._check_augmentation()
             self.recipe  # noqa: B018 (made here, so that its errors come before any training)
             self.draw(Block.of(0))
@@ -122,7 +118,11 @@ class Prepared:
     def steps(self) -> int:
         """Length of the training."""
         train = self.arm.config.train
-        return train.steps if train.steps is not None else max(1, round(train.epochs * self.epoch))
+        steps = train.steps if train.steps is not None else max(1, round(train.epochs * self.epoch))
+        if steps > MOST_STEPS:
+            given = f"train.steps={train.steps}" if train.steps is not None else f"train.epochs={train.epochs:g}"
+            raise ConfigError(f"{given}: {steps:,} steps of {train.batch_size} examples; allowed: up to {MOST_STEPS:,}")
+        return steps
 
     @cached_property
     def recipe(self) -> loop.Recipe:
@@ -134,6 +134,7 @@ class Prepared:
             for name, value in rate.schedule.items()
         }
         warmup = durations.steps(rate.warmup, **unit)
+        due = {name: self._occasions(name, getattr(train, name), unit) for name in ("evaluate", "probe", "checkpoint")}
         if schedule and warmup:
             schedule = {
                 name: max(1, value - warmup) if name.endswith("_steps") else value for name, value in schedule.items()
@@ -143,17 +144,68 @@ class Prepared:
             batch_size=train.batch_size,
             learning_rates=learning_rates(rate.value, warmup, schedule, self.steps),
             scheme=self.scheme,
-            evaluate=durations.occasions(train.evaluate.at, train.evaluate.every, **unit),
+            evaluate=due["evaluate"],
             evaluate_examples=train.evaluate.examples,
-            probe=durations.occasions(train.probe.at, train.probe.every, **unit),
+            probe=due["probe"],
             probe_examples=train.probe.examples,
-            checkpoint=durations.occasions(train.checkpoint.at, train.checkpoint.every, **unit),
+            checkpoint=due["checkpoint"],
             checkpoint_seconds=train.checkpoint.seconds,
+            keep=train.checkpoint.keep,
+            patience=self.arm.config.regularizer.patience,
         )
+
+    def _occasions(self, name: str, schedule: Schedule, unit: dict[str, int]) -> tuple[int, ...]:
+        """When a schedule is due, refused where that is too often to keep a list of."""
+        if schedule.every is not None:
+            stride = max(1, durations.steps(schedule.every, **unit))
+            if self.steps // stride > MOST_MOMENTS:
+                raise ConfigError(
+                    f"train.{name}.every: got {schedule.every!r}, {self.steps // stride:,} times in a training of "
+                    f"{self.steps:,} steps; allowed: up to {MOST_MOMENTS:,} times"
+                )
+        return durations.occasions(schedule.at, schedule.every, **unit)
 
     def draw(self, block: Block) -> loop.Draw:
         """The block's split of the data, and the preprocessing measured on its training part."""
         return self._draws.get(self.data, self.arm.config, block)
+
+
+def net_spec(config: Config) -> NetSpec:
+    """What a config has compiled."""
+    regularizer = config.regularizer
+    return NetSpec(
+        config.arch,
+        config.optimizer,
+        config.augment.layers,
+        regularizer.l2,
+        regularizer.dropout,
+        regularizer.batch_norm,
+        regularizer.label_smoothing,
+        config.train.batch_size,
+        config.runtime.precision,
+        config.runtime.xla,
+    )
+
+
+def build_net(config: Config, shape: tuple[int, ...], classes: int, where: str = "an input") -> keras.Model:
+    """The net of a config on examples of this shape.
+
+    Raises:
+        ConfigError: it cannot be built on them, or does not take an argument; `where` says what they are.
+    """
+    try:
+        check_arguments(config.arch, "arch")
+        return net_spec(config).build(shape, classes)
+    except (ShapeError, TargetError, ValueError, TypeError) as error:
+        name, sides = str(config.arch[TARGET]).rpartition(".")[2], "x".join(map(str, shape))
+        raise ConfigError(f"arch={name} on {where} ({sides}): {first_line(error)}") from None
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        name = str(config.arch[TARGET]).rpartition(".")[2]
+        raise ConfigError(
+            f"arch={name}: its weights do not fit in memory ({first_line(error)[:200]}); make it smaller"
+        ) from None
 
 
 def number_of_draws(config: Config) -> int:

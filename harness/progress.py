@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -30,6 +31,9 @@ class Display(Protocol):
 
     def run_failed(self, run: str, error: BaseException) -> None:
         """A run ended with an error."""
+
+    def run_elsewhere(self, run: str) -> None:
+        """A run was trained by another process meanwhile."""
 
 
 def _described(run: str, outcome: Outcome) -> str:
@@ -60,6 +64,10 @@ class Lines:
     def run_failed(self, run: str, error: BaseException) -> None:
         """See Display."""
         self._line(f"{run}: FAILED, {error}")
+
+    def run_elsewhere(self, run: str) -> None:
+        """See Display."""
+        self._line(f"{run}: trained by another process meanwhile")
 
     def _line(self, text: str) -> None:
         with self._lock:
@@ -108,13 +116,17 @@ class Live:
 
     def run_failed(self, run: str, error: BaseException) -> None:
         """See Display."""
-        self._bar.console.print(f"[red]{run}: FAILED[/red], {error}")
+        self._bar.console.print(f"[red]{escape(run)}: FAILED[/red], {escape(str(error))}")
         self._ended(f"{run}: failed")
+
+    def run_elsewhere(self, run: str) -> None:
+        """See Display."""
+        self._ended(f"{run}: trained by another process")
 
     def _ended(self, latest: str) -> None:
         with self._lock:
             self._done += 1
-            self._bar.update(self._task, done=self._done, latest=latest)
+            self._bar.update(self._task, done=self._done, latest=escape(latest))
 
 
 def display(arms: int, runs: int, steps: int) -> Lines | Live:

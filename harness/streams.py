@@ -1,8 +1,8 @@
 """A block's named random streams: every seed is a hash of what it is for, never a draw from shared state."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 STREAMS = ("draw", "init", "order", "augment", "dropout")
 
@@ -40,6 +40,10 @@ class Block:
         if draw_id is not None:
             ids["draw"] = draw_id
         return cls(id, **{stream: seed(root, stream, number) for stream, number in ids.items()}, draw_id=draw_id)
+
+    def varying(self, streams: Collection[str], held: "Block") -> "Block":
+        """The block with its own seeds in these streams alone, and the `held` block's in all others."""
+        return replace(self, **{name: value for name, value in held.seeds.items() if name not in streams})
 
     @property
     def seeds(self) -> dict[str, int]:

@@ -3,20 +3,26 @@
 import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from harness import confirm
 from harness.config import Arm, Config, ConfigError, block_ids
+from harness.folders import check_writable
 from harness.streams import Block, blocks
+from harness.targets import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from harness.analysis.study import Study
+    from harness.continuation import Origin
     from harness.prepared import Prepared
     from harness.runner import Cell, Failure
     from harness.tracking.frames import Results
+    from harness.tracking.sweeps import Declaration
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Plan:
     """
 
     arms: tuple[Arm, ...]
+    only: tuple[Block, ...] = ()  # of the blocks that the seeds make; none named: all
     blocks: tuple[Block, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,6 +47,11 @@ class Plan:
                     raise ConfigError(
                         f"{key}: differs between arms; all arms of a sweep run on the same blocks and store"
                     )
+        paths: dict[str, set[str]] = {}
+        for each in self.arms:
+            paths.setdefault(each.key, set()).add(str(each.config.data.get("path")))
+        arms = tuple(replace(each, path_counts=each.path_counts or len(paths[each.key]) > 1) for each in self.arms)
+        object.__setattr__(self, "arms", arms)
         by_key: dict[str, Arm] = {}
         for each in self.arms:
             if (twin := by_key.setdefault(each.key, each)) is not each:
@@ -52,7 +64,8 @@ class Plan:
                 f"sweep.baseline: got {baseline!r}, no arm of the sweep; "
                 f"allowed: {', '.join(names)}, or sweep.baseline=null"
             )
-        object.__setattr__(self, "blocks", blocks(block_ids(first.seeds), first.root_seed, first.draws))
+        every = blocks(block_ids(first.seeds), first.root_seed, first.draws)
+        object.__setattr__(self, "blocks", tuple(block for block in every if not self.only or block in self.only))
 
     @property
     def config(self) -> Config:
@@ -60,12 +73,12 @@ class Plan:
         return self.arms[0].config
 
 
-def run(arms: Sequence[Arm], relaunch: Sequence[str] | None = None) -> int:
+def run(arms: Sequence[Arm], launch: "Callable[[Sequence[Arm]], list[tuple[str, str]]] | None" = None) -> int:
     """Plan, train and report a sweep.
 
     Args:
         arms: of one sweep.
-        relaunch: Hydra arguments, when another launcher than the basic one is to train the arms.
+        launch: trains the arms elsewhere, where a launcher is to, and returns what failed as (run, cause).
 
     Returns:
         The exit code: 0 if every run finished or diverged as recorded, 1 if one failed, 130 after Ctrl-C.
@@ -74,25 +87,37 @@ def run(arms: Sequence[Arm], relaunch: Sequence[str] | None = None) -> int:
         ConfigError, DataError, StoreError, DeviceError, TrackingError: before or while training, in one line.
     """
     plan = Plan(tuple(arms))
+    if plan.config.confirm:
+        confirm.check([each.config for each in plan.arms], launch is not None)
+    if not plan.config.dry_run:
+        from harness.tracking import child
+
+        child.warm_up()
     slots = open_slots(plan.config)
     ready = prepare(plan.arms)
-    for prepared in {(each.spec.key, each.data.digest): each for each in reversed(ready)}.values():
-        prepared.check_net()
+    kinds = {(each.spec.key, each.data.digest): each for each in reversed(ready)}
+    nets = {kind: prepared.check_net() for kind, prepared in kinds.items()}
     for prepared in ready:
-        prepared.check()
+        prepared.check(nets[prepared.spec.key, prepared.data.digest])
+    del nets
+    origins: dict[Block, Origin] = {}
+    if plan.config.resume_from is not None:
+        from harness import continuation
+
+        if launch is not None:
+            raise ConfigError("resume_from: works with the basic launcher only")
+        origins = continuation.origins(plan, ready[0])
+        plan = Plan(plan.arms, tuple(origins))
     if plan.config.dry_run:
         _print_plan(plan, ready)
         return 0
-    from harness.composition import launch
-    from harness.report import write
+    from harness.report import study, write
     from harness.tracking import sweeps
+    from harness.tracking.claims import claims_of, hold
     from harness.tracking.frames import Results
     from harness.tracking.provenance import git
 
-    reports = Path(plan.config.reports)
-    there = next(path for path in (reports, *reports.parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise ConfigError(f"reports={reports}: {there} is no folder that can be written; give another")
+    check_writable(Path(plan.config.reports), "reports")
     client, experiment = open_experiment(plan)
     declaration = sweeps.Declaration(
         plan.config.sweep.name,
@@ -104,31 +129,44 @@ def run(arms: Sequence[Arm], relaunch: Sequence[str] | None = None) -> int:
         plan.config.sweep.margin,
         plan.config.sweep.correction,
         plan.config.sweep.tune,
+        plan.config.sweep.search,
     )
-    sweeps.declare(client, experiment, declaration, git())
-    failures: list[Failure] = []
+    claims = claims_of(plan.config.tracking.uri, Path(plan.config.tracking.folder), experiment)
+    with hold(claims, "report"):
+        sweeps.declare(client, experiment, declaration, git())
+    failures: list[tuple[str, str]] = []
     interrupted = False
     try:
-        if relaunch is None:
-            failures = train(plan, ready, slots)
-        else:
-            launch(relaunch)
+        failures = told(train(plan, ready, slots, origins)) if launch is None else launch(plan.arms)
+        if plan.config.confirm:
+            failures += told(train_again(plan, ready, slots, declaration))
     except KeyboardInterrupt:
         interrupted = True
     results = Results(client, plan.config.sweep.name, [each.key for each in plan.arms], run_keys(plan, ready))
     _print_table(plan, results)
-    for failure in failures:
-        print(
-            f"FAILED {failure.run}: {type(failure.error).__name__}: {failure.error}",
-            file=sys.stderr,
-        )
     missing = len(plan.arms) * len(plan.blocks) - _ended(results)
+    if plan.config.confirm and results.confirmation is not None:
+        missing += len(results.confirmation.run_keys) - _ended(results, "confirmed")
+    page = None
+    if len(results.runs):
+        subject = study(results, declaration)
+        with hold(claims, "report"):
+            page = write(results, Path(plan.config.reports), declaration, subject=subject)
+        _print_claims(subject)
+    for failed, cause in failures:
+        print(f"FAILED {failed}: {cause}", file=sys.stderr)
     if missing:
         print(f"{missing} runs are missing; the same command goes on where this one stopped.", file=sys.stderr)
-    if len(results.runs):
-        print(f"report   {write(results, Path(plan.config.reports), declaration)}")
+    if page is not None:
+        print(f"report   {page}")
+    claims.close()
     print(f"browse   {_browse(plan.config.tracking.uri, Path(plan.config.tracking.folder), experiment)}")
     return 130 if interrupted else int(bool(missing or failures))
+
+
+def told(failures: "Sequence[Failure]") -> list[tuple[str, str]]:
+    """What failed, as (run, cause)."""
+    return [(each.run, f"{type(each.error).__name__}: {first_line(each.error)}") for each in failures]
 
 
 def open_experiment(plan: Plan) -> "tuple[MlflowClient, str]":
@@ -141,8 +179,8 @@ def open_experiment(plan: Plan) -> "tuple[MlflowClient, str]":
     return client, experiment_id(client, plan.config.sweep.name, artifacts)
 
 
-def open_slots(config: Config) -> list[str]:
-    """Import TensorFlow, set up its devices, and name the slots for replicas."""
+def open_slots(config: Config, cores: int | None = None) -> list[str]:
+    """Import TensorFlow, set up its devices, and name the slots for replicas, on `cores` of the CPU's at most."""
     from harness.quiet import import_tensorflow
 
     import_tensorflow()
@@ -155,7 +193,7 @@ def open_slots(config: Config) -> list[str]:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     runtime = config.runtime
-    return slots(runtime.device, runtime.replicas, runtime.slots_per_gpu, runtime.threads, runtime.deterministic)
+    return slots(runtime.device, runtime.replicas, runtime.slots_per_gpu, runtime.threads, runtime.deterministic, cores)
 
 
 def prepare(arms: Sequence[Arm]) -> list["Prepared"]:
@@ -180,7 +218,7 @@ def cells(plan: Plan, ready: Sequence["Prepared"], earlier: Mapping[str, Any]) -
     """All arms x blocks, arm by arm, each with its earlier run if there is one."""
     from harness.runner import Cell
 
-    listed = [Cell(prepared, block) for prepared in ready for block in plan.blocks]
+    listed = [Cell(prepared, prepared.arm.on(block)) for prepared in ready for block in plan.blocks]
     return [Cell(cell.prepared, cell.block, earlier.get(cell.run_key)) for cell in listed]
 
 
@@ -189,8 +227,50 @@ def run_keys(plan: Plan, ready: Sequence["Prepared"]) -> list[str]:
     return [cell.run_key for cell in cells(plan, ready, {})]
 
 
-def train(plan: Plan, ready: Sequence["Prepared"], slots: Sequence[str]) -> list["Failure"]:
-    """Train what is not done yet, in this process.
+def train_again(
+    plan: Plan, ready: Sequence["Prepared"], slots: Sequence[str], declaration: "Declaration"
+) -> list["Failure"]:
+    """`confirm=true`: train what validation chose, and the baseline, on fresh blocks; the sweep itself is finished.
+
+    Raises:
+        KeyboardInterrupt: after the runs in flight were saved.
+    """
+    from harness.prepared import Draws, Prepared
+    from harness.report import study
+    from harness.tracking import sweeps
+    from harness.tracking.frames import Results
+
+    client, experiment = open_experiment(plan)
+    name = plan.config.sweep.name
+    results = Results(client, name, [each.key for each in plan.arms], run_keys(plan, ready))
+    if _ended(results) < len(plan.arms) * len(plan.blocks):
+        print("confirm: the sweep has to be finished first", file=sys.stderr)
+        return []
+    subject = study(results, declaration)
+    if subject.reference is None or not subject.finalists:
+        print("confirm: validation chose nothing, as no arm has a score on every block", file=sys.stderr)
+        return []
+    used = confirm.used_blocks(Results(client, name))
+    again = Plan(tuple(confirm.fresh_arms(plan.arms, subject.finalists, subject.reference, used)))
+    data, draws = {each.arm.name: each.data for each in ready}, Draws()
+    on_fresh = [Prepared(arm, data[old], draws) for arm, old in zip(again.arms, subject.finalists, strict=True)]
+    confirmation = sweeps.Confirmation(
+        {old: arm.key for arm, old in zip(again.arms, subject.finalists, strict=True)},
+        {old: declaration.arms[old] for old in subject.finalists},
+        subject.reference,
+        [block.name for block in again.blocks],
+        list(declaration.blocks),
+        run_keys(again, on_fresh),
+    )
+    sweeps.declare_confirmation(client, experiment, confirmation)
+    print(f"confirm: {', '.join(subject.finalists)} on fresh blocks, {confirm.names_of(again.arms)}")
+    return train(again, on_fresh, slots)
+
+
+def train(
+    plan: Plan, ready: Sequence["Prepared"], slots: Sequence[str], origins: "Mapping[Block, Origin] | None" = None
+) -> list["Failure"]:
+    """Train what is not done yet of the arms that are `ready`, here; where there is an origin, from its end on.
 
     Raises:
         KeyboardInterrupt: after the runs in flight were saved.
@@ -198,43 +278,62 @@ def train(plan: Plan, ready: Sequence["Prepared"], slots: Sequence[str]) -> list
     from harness.prepared import Prepared
     from harness.progress import display
     from harness.runner import Runner
-    from harness.tracking import arms
+    from harness.tracking import models
+    from harness.tracking.claims import claims_of
     from harness.tracking.frames import Results
     from harness.tracking.provenance import command_line
     from harness.tracking.tracker import Tracker
 
     config = plan.config
     client, experiment = open_experiment(plan)
-    tracker = Tracker(client, experiment, config.sweep.name, {"command": command_line()})
-    earlier = {} if config.rerun else tracker.earlier(each.key for each in plan.arms)
+    tags = {"command": command_line(), "confirm": "true" if plan.arms[0].confirms else ""}
+    tracker = Tracker(
+        client,
+        experiment,
+        config.sweep.name,
+        {name: value for name, value in tags.items() if value},
+        Path(config.tracking.folder) / "unwritten",
+        config.tracking.patience,
+    )
+    earlier = {} if config.rerun else tracker.earlier(each.arm.key for each in ready)
     waiting = [
-        cell
+        replace(cell, origin=(origins or {}).get(cell.block))
         for cell in cells(plan, ready, earlier)
-        if cell.earlier is None or not (cell.earlier.finished or cell.earlier.alive)
+        if cell.earlier is None or not cell.earlier.finished
     ]
+    claims = claims_of(config.tracking.uri, Path(config.tracking.folder), experiment)
 
-    def close_arm(prepared: Prepared, parent: str) -> None:
+    def end_arm(prepared: Prepared) -> None:
         keys = [prepared.arm.run_key(block, prepared.data.digest) for block in plan.blocks]
-        results = Results(client, config.sweep.name, [prepared.arm.key], keys)
-        complete = _ended(results) == len(plan.blocks)
-        arms.close(
-            client, parent, results, prepared.data, "FINISHED" if complete else "KILLED", config.tracking.run_figures
-        )
+        tracker.end_arm(prepared.arm.key, keys, prepared.data, config.tracking.run_figures)
 
     total = sum(cell.prepared.steps for cell in waiting)
-    if len(waiting) < len(plan.arms) * len(plan.blocks):
-        print(f"{len(plan.arms) * len(plan.blocks) - len(waiting)} runs are finished or under way elsewhere.")
-    with display(len(plan.arms), len(waiting), total) as shown:
-        runner = Runner(slots, tracker, shown, close_arm, config.fail_fast)
+    if len(waiting) < len(ready) * len(plan.blocks):
+        print(f"{len(ready) * len(plan.blocks) - len(waiting)} runs are finished.")
+    with display(len(ready), len(waiting), total) as shown:
+        runner = Runner(slots, tracker, shown, end_arm, config.fail_fast, claims, config.rerun)
         try:
             runner.run(waiting)
+            left_open = tracker.open_arms(each.arm.key for each in ready) - {cell.prepared.arm.key for cell in waiting}
+            for prepared in ready:
+                if prepared.arm.key in left_open:
+                    tracker.start_arm(prepared.arm.name, prepared.arm.key, {})
+                    end_arm(prepared)
         finally:
-            tracker.close()
+            try:
+                tracker.close()
+            finally:
+                claims.close()
+    if config.tracking.log_model != "none":
+        for prepared in ready:
+            keys = [prepared.arm.run_key(block, prepared.data.digest) for block in plan.blocks]
+            models.log(client, Results(client, config.sweep.name, [prepared.arm.key], keys), config.tracking.log_model)
     return runner.failures
 
 
-def _ended(results: "Results") -> int:
-    return int(results.runs["outcome"].isin(["finished", "diverged"]).sum()) if len(results.runs) else 0
+def _ended(results: "Results", which: Literal["runs", "confirmed"] = "runs") -> int:
+    runs = getattr(results, which)
+    return int(runs["outcome"].isin(["finished", "diverged"]).sum()) if len(runs) else 0
 
 
 def _print_table(plan: Plan, results: "Results") -> None:
@@ -246,6 +345,22 @@ def _print_table(plan: Plan, results: "Results") -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(
         terminal_table(table, plan.config.sweep.question, plan.config.sweep.baseline)
     )
+
+
+def _print_claims(subject: "Study") -> None:
+    """What the report claims, in its words."""
+    from harness.analysis.render import Page
+
+    for claims, title in (
+        (subject.claims, ""),
+        (subject.confirmed.claims if subject.confirmed else [], "On fresh blocks:"),
+    ):
+        if claims and title:
+            print(title)
+        for claim in claims[: Page.unfolded]:
+            print(claim.sentence)
+        if len(claims) > Page.unfolded:
+            print(f"and {len(claims) - Page.unfolded} more comparisons in the report")
 
 
 def _browse(uri: str | None, folder: Path, experiment: str) -> str:
@@ -261,8 +376,10 @@ def _browse(uri: str | None, folder: Path, experiment: str) -> str:
 
 def _print_plan(plan: Plan, ready: Sequence["Prepared"]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from harness.disk import forecast
     from harness.tracking.store import StoreError, open_store
     from harness.tracking.tracker import earlier_runs
 
@@ -277,7 +394,7 @@ def _print_plan(plan: Plan, ready: Sequence["Prepared"]) -> None:
     table = Table(title=f"{config.sweep.name}: {len(plan.arms)} arms x {len(plan.blocks)} blocks", title_justify="left")
     for column in ("arm", "arm key", "steps", "done", "to go on", "to run"):
         table.add_column(column, justify="left" if column.startswith("arm") else "right")
-    to_run = 0
+    to_run, left = 0, []
     for prepared in ready:
         mine = [earlier.get(prepared.arm.run_key(block, prepared.data.digest)) for block in plan.blocks]
         done, broken = (
@@ -285,10 +402,15 @@ def _print_plan(plan: Plan, ready: Sequence["Prepared"]) -> None:
             sum(e is not None and not e.finished for e in mine),
         )
         to_run += len(mine) - done
+        left.append((prepared, len(mine) - done))
         marked = f"{prepared.arm.name} (baseline)" if prepared.arm.name == config.sweep.baseline else prepared.arm.name
         numbers = (prepared.steps, done, broken, len(mine) - done - broken)
-        table.add_row(marked, prepared.arm.key, *map(str, numbers))
+        table.add_row(escape(marked), prepared.arm.key, *map(str, numbers))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     names = [block.name for block in plan.blocks]
     some = ", ".join(names if len(names) <= 10 else [*names[:9], "…", names[-1]])
     print(f"{to_run} of {len(ready) * len(plan.blocks)} runs would train, on {some}.")
+    if to_run:
+        print(forecast(left))
+    if config.confirm:
+        print(f"Then what validation chooses and {config.sweep.baseline} would train on {len(names)} fresh blocks.")

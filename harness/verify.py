@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = sweep.Plan(composition.compose(given).arms[:1])
         slots = sweep.open_slots(plan.config)
         (prepared,) = sweep.prepare(plan.arms)
-        prepared.check()
+        prepared.check(prepared.check_net())
     except Exception as error:
         if not isinstance(error, one_line_errors()):
             raise
@@ -31,10 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from harness.prepared import Prepared
     from harness.streams import Block
     from harness.training import loop
+    from harness.training.feeds import feed
     from harness.training.recorder import MemoryRecorder
-    from harness.training.replica import DeviceData, Replica
+    from harness.training.replica import Replica
 
-    on_device = {device: DeviceData(prepared.data, device) for device in {*slots, slots[0]}}
+    stream_above = plan.config.runtime.stream_above_gib
+    on_device = {device: feed(prepared.data, device, stream_above) for device in {*slots, slots[0]}}
 
     def digest(replica: Replica, ready: Prepared, block: Block) -> str:
         recorder = MemoryRecorder()

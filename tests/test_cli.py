@@ -81,7 +81,7 @@ def test_help_names_the_groups_and_their_files(tmp_path: Path) -> None:
     assert done.code == 0
     assert done.err == ""
     for line in (
-        "arch: convnet, lenet5, lenet5_relu, mlp, softmax",
+        "arch: alexnet, cnt, cnt_regularized, convnet, lenet5, lenet5_relu, mlp, resnet20, softmax, vgg16, vgg19,",
         "optimizer: adagrad, adam, adamw, momentum, nesterov, rmsprop, sgd",
         "sweep: ",
     ):
@@ -117,15 +117,28 @@ def test_a_config_error_is_one_line_and_leaves_nothing_behind(tmp_path: Path) ->
         (["augment.layers=[3]"], "augment.layers: entry 0 is 3"),
         (["augment.layers=[{_target_:keras.layers.RandomFlip,mod:x}]"], "did you mean mode"),
         (["augment.layers=[{_target_:keras.layers.RandomCrop,height:4,width:4}]"], "keeps their shape"),
-        (["augment=crop", "augment.layers.0.padding=0"], "padding must be >= 1, got 0"),
+        (["augment=crop", "augment.layers.crop.padding=0"], "padding must be >= 1, got 0"),
         (["train.batch_size=1294"], "train.batch_size: got 1294, but digits leaves 1293 training examples"),
         (["train.val_share=0.999", "train.batch_size=1"], "val_share=0.999"),
         (["data.test_share=2"], "test_share must be above 0 and at most 0.99, got 2"),
         (["data=npz", "data.path=nowhere.npz"], "data.path=nowhere.npz: "),
         (["data=mnist", "data.path=nowhere.npz"], "data.path=nowhere.npz: "),
+        (
+            ["optimizer.beta_1=abc"],
+            "optimizer: keras.optimizers.Adam(beta_1=abc, learning_rate=0.001) cannot take a step",
+        ),
+        (["optimizer.clipnorm=abc"], "optimizer: keras.optimizers.Adam(clipnorm=abc, "),
+        (["initializer.default._target_=keras.initializers.Identity"], "cannot make conv1/kernel (3, 3, 1, 64): "),
+        (
+            ["initializer=normal", "initializer.default.stddev=abc"],
+            "initializer.default: keras.initializers.RandomNormal",
+        ),
+        (["train.epochs=1e9"], "train.epochs=1e+09: 12,000,000,000 steps of 100 examples; allowed: up to 100,000,000"),
+        (["train.steps=20000000", "train.probe.every=1"], "train.probe.every: got 1, 20,000,000 times in a training"),
         (["runtime=gpu"], "runtime.device=gpu: TensorFlow sees no GPU"),
         (["runtime.threads=3"], "runtime.threads=3: TensorFlow already runs in this process"),
         (["reports=/dev/null/reports"], "reports=/dev/null/reports: /dev/null is no folder that can be written"),
+        (["reports=/proc/nope"], "reports=/proc/nope: /proc is no folder that can be written"),
         (["tracking.uri=http://127.0.0.1:9"], "no MLflow server answers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -180,6 +193,19 @@ def test_the_same_command_trains_nothing_again_unless_told_to(smoke: tuple[Path,
     after = trained(folder, "smoke")
     assert len(after) == 4
     assert sorted(run["weights.final"] for run in after[:2]) == sorted(run["weights.final"] for run in after[2:])
+
+
+@pytest.mark.usefixtures("slots")
+def test_files_of_data_are_arms_of_their_own(tmp_path: Path, rows: Dataset) -> None:
+    save(rows, tmp_path)
+    arrays = dict(np.load(tmp_path / "rows.npz"))
+    np.savez(tmp_path / "dark.npz", **(arrays | {"x_train": arrays["x_train"] // 2}))
+    words = ("sweep.name=two", "data=npz", "data.path=rows.npz,dark.npz", "arch=softmax", "train.steps=2", "seeds=1")
+    done = here(tmp_path, *words, "train.batch_size=10")
+    assert done.code == 0, done
+    arms = {run["arm"]: run["data.digest"] for run in trained(tmp_path, "two")}
+    assert set(arms) == {"data.path=rows.npz", "data.path=dark.npz"}
+    assert len(set(arms.values())) == 2
 
 
 # Interruptions

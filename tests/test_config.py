@@ -21,7 +21,9 @@ from harness.streams import Block
 
 CONF = composition.config_folder()
 GROUPS = {
-    group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in sorted(CONF.iterdir()) if group.is_dir()
+    group.name: sorted(file.stem for file in group.glob("*.yaml"))
+    for group in sorted(CONF.iterdir())
+    if group.is_dir() and group.name != "hydra"
 }
 Compose = Callable[..., tuple[Arm, ...]]
 ConfigOf = Callable[..., Config]
@@ -58,16 +60,29 @@ def refusal(*overrides: str, config_dir: Path | None = None) -> str:
 
 def test_the_groups_are_those_of_the_documentation() -> None:
     assert {group: GROUPS[group] for group in ("arch", "initializer", "optimizer", "learning_rate", "augment")} == {
-        "arch": ["convnet", "lenet5", "lenet5_relu", "mlp", "softmax"],
+        "arch": [
+            *("alexnet", "cnt", "cnt_regularized", "convnet", "lenet5", "lenet5_relu", "mlp"),
+            *("resnet20", "softmax", "vgg16", "vgg19", "vgg_mnist"),
+        ],
         "initializer": sorted(INIT_SCHEMES),
         "optimizer": ["adagrad", "adam", "adamw", "momentum", "nesterov", "rmsprop", "sgd"],
         "learning_rate": ["constant", "cosine", "exponential", "step"],
-        "augment": ["color", "crop", "flip", "none", "rotate", "shift"],
+        "augment": ["cnt", "color", "crop", "flip", "none", "rotate", "shift"],
     }
     assert {group: GROUPS[group] for group in ("preprocess", "regularizer", "data")} == {
         "preprocess": ["mean_image", "scale", "standardize"],
-        "regularizer": ["dropout", "l2", "none"],
-        "data": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "npz"],
+        "regularizer": ["batch_norm", "dropout", "early_stopping", "l2", "label_smoothing", "none"],
+        "data": [
+            "cifar10",
+            "cifar100",
+            "digits",
+            "fashion_mnist",
+            "flowers17",
+            "image_folder",
+            "mnist",
+            "npz",
+            "spiral",
+        ],
     }
 
 
@@ -76,7 +91,7 @@ def test_every_file_of_every_group_composes(
     group: str, name: str, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    needed = {"npz": ["data.path=some.npz"]}.get(name, [])
+    needed = {"npz": ["data.path=some.npz"], "image_folder": ["data.path=some"]}.get(name, [])
     plus = "+" if group in ("sweep", "debug") else ""
     arms = compose(f"{plus}{group}={name}", *needed)
     assert sweep.Plan(arms).arms == arms
@@ -266,7 +281,10 @@ def test_a_folder_that_is_not_there_is_refused() -> None:
         ("seed", "did you mean seeds"),
         ("train.checkpoint.evry", "did you mean train.checkpoint.every"),
         ("train.probe.exmples", "did you mean train.probe.examples"),
-        ("arch.widht", "(convnet takes blocks, kernel_size, padding, pooling, dense, activation, dropout)"),
+        (
+            "arch.widht",
+            "(convnet takes blocks, kernel_size, padding, stride, pooling, dense, activation, batch_norm, dropout)",
+        ),
         ("initializer.ouput", "did you mean initializer.output"),
         ("learning_rate.vlaue", "did you mean learning_rate.value"),
         ("augment.layer", "did you mean augment.layers"),
@@ -375,6 +393,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_key(override: str) -> Non
         ("seeds=null", "None"),
         ("seeds=abc", "'abc'"),
         ("sweep.name=a/b", "'a/b'"),
+        ("sweep.search=bayes", "'bayes'"),
         ("sweep.name=..", "'..'"),
         ("sweep.name=''", "''"),
     ],
@@ -460,6 +479,39 @@ def test_arms_that_disagree_on_blocks_or_store_are_refused(override: str) -> Non
 def test_a_plan_knows_its_blocks(compose: Compose) -> None:
     plan = sweep.Plan(compose("seeds=[4,0]", "root_seed=9"))
     assert plan.blocks == (Block.of(4, 9), Block.of(0, 9))
+
+
+def test_files_of_data_that_are_compared_are_part_of_their_arms(compose: Compose) -> None:
+    both = sweep.Plan(compose("data=npz", "data.path=a.npz,b.npz")).arms
+    alone = sweep.Plan(compose("data=npz", "data.path=a.npz")).arms
+    assert len({each.key for each in both}) == 2
+    assert alone[0].key not in {each.key for each in both}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("arch.blocks=[4,4]", "arch.blocks: got [4, 4]; "),
+        ("seeds=1000000000", "seeds: got 1000000000; allowed: a count from 1 to 100,000"),
+        ("draws=100000000", "draws: got 100000000; allowed: a whole number from 1 up, 100,000 blocks in all"),
+        ("train.evaluate.every=1-2-5", "train.evaluate.every: got '1-2-5'; allowed: "),
+        ("learning_rate.warmup=1-2-5", "learning_rate.warmup: got '1-2-5'; allowed: "),
+        ("sweep.name=a b", "sweep.name: got 'a b'; allowed: letters of any alphabet, digits, _ . -"),
+        ("sweep.name=a,b", "sweep.name: got 'a,b'; "),
+        ("sweep.name=../a", "sweep.name: got '../a'; "),
+    ],
+)
+def test_a_refusal_names_the_key_and_the_value(override: str, said: str) -> None:
+    assert refusal(override).startswith(said)
+
+
+@pytest.mark.parametrize("override", ["sweep.name=bücher", "sweep.name=数字", "reports=/ä ö", "tracking.folder=é"])
+def test_names_and_folders_in_any_alphabet_need_no_quotes(override: str, config_of: Callable[..., Config]) -> None:
+    key, _, value = override.partition("=")
+    config = config_of(override)
+    assert {"sweep.name": config.sweep.name, "reports": config.reports, "tracking.folder": config.tracking.folder}[
+        key
+    ] == value
 
 
 def test_block_ids_of_a_count_and_of_a_list() -> None:

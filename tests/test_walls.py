@@ -69,11 +69,17 @@ def test_only_tracking_imports_mlflow() -> None:
 def test_models_data_and_training_know_nothing_of_mlflow_or_hydra() -> None:
     for file in those_in("models", "data", "training"):
         assert not tops(file) & ({"mlflow"} | HYDRA), file
-        assert not rooms(file) & {"tracking", "config", "sweep", "runner", "analysis", "report"}, file
+        assert not rooms(file) & {"tracking", "config", "checks", "sweep", "runner", "analysis", "report"}, file
 
 
 def test_only_the_entry_config_and_composition_know_hydra() -> None:
-    assert {room(file) for file in FILES if HYDRA & tops(file)} <= {"__main__", "config", "composition"}
+    assert {room(file) for file in FILES if HYDRA & tops(file)} <= {
+        "__main__",
+        "config",
+        "checks",
+        "composition",
+        "launching",
+    }
 
 
 def test_tracking_knows_neither_tensorflow_nor_hydra() -> None:

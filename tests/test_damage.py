@@ -1,0 +1,239 @@
+"""What goes wrong while a sweep runs, done for real: each a clear line, and nothing else is damaged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import LONG, checkpoints, ended, here, runs, save, start, trained
+
+import harness
+from harness.data.datasets import Dataset
+
+pytestmark = pytest.mark.usefixtures("slots")
+SHORT = (
+    *("data=npz", "data.path=rows.npz", "arch=softmax", "optimizer=sgd", "seeds=1", "train.steps=12"),
+    *("train.batch_size=10", "train.evaluate={at:[0],every:4}", "train.probe.at=[0]"),
+    "train.checkpoint={every:4,at:[]}",
+)
+
+# Failures of runs
+
+GREEDY = """
+import keras
+from harness.models.architectures import softmax
+
+class Greedy(keras.layers.Layer):
+    "Asks for 4 TB when it is called."
+    def call(self, x):
+        return x + keras.ops.sum(keras.random.uniform((keras.ops.shape(x)[0], 10**11), seed=1))
+
+def net(input_shape, classes):
+    inner = softmax(input_shape, classes)
+    return keras.Model(inner.inputs, Greedy()(inner.outputs[0]))
+"""
+
+
+@pytest.fixture
+def greedy(tmp_path: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """A sweep of which one arm of two needs more memory than there is."""
+    save(rows, tmp_path)
+    (tmp_path / "greedy_net.py").write_text(GREEDY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    both = "[{greedy: ['arch._target_=greedy_net.net']}, {plain: ['arch=softmax']}]"
+    return (*SHORT, "sweep.name=greedy", "trust=[greedy_net]", f"sweep.arms={both}", "runtime.replicas=1")
+
+
+def test_memory_that_runs_out_names_the_setting_and_the_other_arm_is_finished(
+    greedy: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = here(tmp_path, *greedy)
+    assert done.code == 1, done
+    (failed,) = [line for line in done.err.splitlines() if line.startswith("FAILED ")]
+    assert failed.startswith("FAILED greedy seed 0: OutOfMemoryError: train.batch_size: got 10, for which ")
+    assert "take a smaller batch" in failed
+    assert "Traceback" not in done.out + done.err
+    ends = {run["arm"]: (run["status"], run["outcome"]) for run in trained(tmp_path, "greedy")}
+    assert ends == {"greedy": ("FAILED", "failed"), "plain": ("FINISHED", "finished")}
+
+
+def test_fail_fast_stops_at_the_first_failure(greedy: tuple[str, ...], tmp_path: Path) -> None:
+    done = here(tmp_path, *greedy, "fail_fast=true")
+    assert done.code == 1
+    assert [run["arm"] for run in trained(tmp_path, "greedy")] == ["greedy"]
+    assert "2 runs are missing; the same command goes on where this one stopped." in done.err
+
+
+# Interruptions
+
+
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, rows: Dataset) -> None:
+    save(rows, tmp_path)
+    words = (*LONG, "train.steps=90000", "train.checkpoint={every:100,at:[]}")
+    process = start(tmp_path, *words)
+    patience = time.monotonic() + 100
+    while len({path.parent for path in checkpoints(tmp_path)}) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # another signal, as two of one kind may arrive as one
+    done = ended(process)
+    assert done.code == 130, done
+    assert done.err.endswith("interrupted again: ended at once; the same command goes on from the last checkpoints\n")
+    assert "Traceback" not in done.err
+    assert "report " not in done.out
+    from harness import doctor
+
+    while here(tmp_path, "--fix", program=doctor.main).code != 0:  # its writer may still write what it was given
+        assert time.monotonic() < patience
+    assert {run["status"] for run in trained(tmp_path, "long")} == {"KILLED"}
+
+
+# The store
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    place = tmp_path / "mlruns"
+    place.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_ends_the_sweep_with_its_cause_and_with_room_it_is_finished(
+    mounted: Path, tmp_path: Path, rows: Dataset
+) -> None:
+    save(rows, tmp_path)
+    words = (*SHORT, "sweep.name=full", "tracking.patience=1", "arch=mlp", "arch.widths=[64]")
+    first = here(tmp_path, *words)
+    assert first.code == 0, first
+    room = shutil.disk_usage(mounted).free
+    (mounted / "ballast").write_bytes(b"0" * (room - 40_000))
+    done = here(tmp_path, *words, "seeds=3")
+    assert done.code in (1, 2), done
+    assert "No space left on device" in done.err or "disk is full" in done.err, done
+    assert "Traceback" not in done.out + done.err
+    (mounted / "ballast").unlink()
+    again = here(tmp_path, *words, "seeds=3")
+    assert again.code == 0, again
+    curves = harness.load("full", folder=mounted).curves
+    steps = curves[curves["metric"] == "loss/test"].groupby("block")["step"].apply(sorted)
+    assert steps.tolist() == [[0, 4, 8, 12]] * 3
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/mlruns", "readonly"])
+def test_a_store_that_cannot_be_written_is_refused_before_training(place: str, tmp_path: Path, rows: Dataset) -> None:
+    save(rows, tmp_path)
+    (tmp_path / "file").write_text("")
+    if place == "readonly":
+        (tmp_path / place).mkdir()
+        mounting = ["mount", "-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(tmp_path / place)]
+        if os.geteuid() or subprocess.run(mounting, capture_output=True).returncode:
+            pytest.skip("this user may not mount a file system")
+    try:
+        done = here(tmp_path, *SHORT, "sweep.name=nowhere", f"tracking.folder={place}")
+    finally:
+        if place == "readonly":
+            subprocess.run(["umount", str(tmp_path / place)], check=True)
+    assert done.code == 2, done
+    assert done.err.startswith(f"error: tracking.folder={place}: ")
+    assert done.err.endswith("give a folder you can write\n")
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_corrupt_checkpoint_is_passed_over_for_the_one_before_it(tmp_path: Path, rows: Dataset) -> None:
+    from harness.tracking.store import open_store
+
+    save(rows, tmp_path)
+    words = (*SHORT, "sweep.name=corrupt")
+    assert here(tmp_path, *words).code == 0
+    (whole,) = trained(tmp_path, "corrupt")
+    client = open_store(None, tmp_path / "mlruns")
+    run = client.get_run(whole["id"])
+    client.set_terminated(whole["id"], "KILLED")
+    last = sorted(Path(run.info.artifact_uri).glob("checkpoints/step_*.npz"))[-1]
+    assert last.name == "step_000000012.npz"
+    last.write_bytes(last.read_bytes()[:-40])
+    done = here(tmp_path, *words)
+    assert done.code == 0, done
+    (again,) = trained(tmp_path, "corrupt")
+    assert (again["id"], again["weights.final"]) == (whole["id"], whole["weights.final"])
+    assert np.load(last)["step"] == 12
+
+
+def test_a_run_deleted_while_it_trains_fails_alone(tmp_path: Path, rows: Dataset) -> None:
+    from harness.tracking.store import open_store
+
+    save(rows, tmp_path)
+    words = [*LONG, "runtime.replicas=2", "train.checkpoint={every:100,at:[]}"]
+    process = start(tmp_path, *words)
+    patience = time.monotonic() + 100
+    while len({path.parent for path in checkpoints(tmp_path)}) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+    lost = next(run for run in trained(tmp_path, "long") if run["block"] == "0")
+    open_store(None, tmp_path / "mlruns").delete_run(lost["id"])
+    done = ended(process)
+    assert done.code == 1, done
+    assert "FAILED default seed 0: LostRunError: its MLflow run was deleted while it trained" in done.err
+    assert "Traceback" not in done.err
+    assert [(run["block"], run["status"]) for run in trained(tmp_path, "long")] == [("1", "FINISHED")]
+
+
+def test_an_artifact_folder_deleted_while_the_run_trains_is_made_again(tmp_path: Path, rows: Dataset) -> None:
+    save(rows, tmp_path)
+    process = start(tmp_path, *LONG)
+    patience = time.monotonic() + 100
+    while not checkpoints(tmp_path):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+    shutil.rmtree(checkpoints(tmp_path)[0].parent.parent, ignore_errors=True)
+    done = ended(process)
+    assert done.code == 0, done
+    assert {run["status"] for run in runs(tmp_path, "long")} == {"FINISHED"}
+
+
+def test_a_clock_that_jumps_back_loses_no_point(tmp_path: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(rows, tmp_path)
+    now, real = [0.0], time.time
+
+    def jumping() -> float:
+        now[0] -= 3600
+        return real() + now[0]
+
+    monkeypatch.setattr("harness.tracking.runs.time.time", jumping)
+    done = here(tmp_path, *SHORT, "sweep.name=clock")
+    assert done.code == 0, done
+    monkeypatch.undo()
+    curves = harness.load("clock", folder=tmp_path / "mlruns").curves
+    assert curves[curves["metric"] == "loss/test"]["step"].sort_values().tolist() == [0, 4, 8, 12]
+
+
+# Two sweeps
+
+
+def test_two_sweeps_at_once_in_one_folder_do_not_disturb_each_other(tmp_path: Path, rows: Dataset) -> None:
+    save(rows, tmp_path)
+    processes = [start(tmp_path, *SHORT, f"sweep.name={name}", "seeds=3") for name in ("one", "two")]
+    for process in processes:
+        done = ended(process)
+        assert done.code == 0, done
+    for name in ("one", "two"):
+        assert [run["status"] for run in trained(tmp_path, name)] == ["FINISHED"] * 3
+    assert (tmp_path / "reports" / "one" / "index.html").is_file()
+    assert (tmp_path / "reports" / "two" / "index.html").is_file()
