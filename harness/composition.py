@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -68,9 +69,8 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
                 for name, together in named_arms(OmegaConf.to_container(master.sweep.arms))
                 for job in jobs
             ]
-            arms = tuple(
-                arm(loader.load_sweep_config(master, [*whole]), job, varying, name) for name, job, whole in rows
-            )
+            composed = jobs_composed(loader, master, [whole for _, _, whole in rows])
+            arms = tuple(arm(each, job, varying, name) for each, (name, job, _) in zip(composed, rows, strict=True))
     except (ConfigError, TargetError):
         raise
     except (HydraException, OmegaConfBaseException) as error:
@@ -79,6 +79,24 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {error}".split())) from None
     launcher = master.hydra.runtime.choices.get("hydra/launcher", "basic")
     return Composition(arms, launcher, tuple(whole for _, _, whole in rows), tuple(overrides), config_dir)
+
+
+def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]) -> Iterator[DictConfig]:
+    """What Hydra composes of each job's overrides; jobs with the same choices of groups share what is slow of it."""
+    assert isinstance(loader, ConfigLoaderImpl)
+    parser, chosen = OverridesParser.create(loader), dict[tuple[str, ...], DictConfig]()
+    for job in jobs:
+        groups, values = [], []
+        for override, text in zip(parser.parse_overrides([*job]), job, strict=True):
+            if loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict):
+                groups.append(text)
+            else:
+                values.append(override)
+        if (*groups,) not in chosen:
+            chosen[(*groups,)] = loader.load_sweep_config(master, groups)
+        composed = chosen[(*groups,)].copy()
+        loader._apply_overrides_to_config(values, composed)
+        yield composed
 
 
 @contextlib.contextmanager

@@ -299,12 +299,11 @@ def _digest(content: object) -> str:
 
 
 def resolve(composed: DictConfig) -> Config:
-    """A composed config as checked dataclasses.
+    """A composed config, which is used up, as checked dataclasses.
 
     Raises:
         ConfigError: an unknown key, a missing value, a value of the wrong type or out of range.
     """
-    composed = composed.copy()
     OmegaConf.set_struct(composed, False)
     composed.pop("hydra", None)
     try:

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from harness.targets import first_line
 from harness.training.recorder import Outcome
 
 
@@ -63,7 +64,7 @@ class Lines:
 
     def run_failed(self, run: str, error: BaseException) -> None:
         """See Display."""
-        self._line(f"{run}: FAILED, {error}")
+        self._line(f"{run}: FAILED, {first_line(error)}")
 
     def run_elsewhere(self, run: str) -> None:
         """See Display."""
@@ -116,7 +117,7 @@ class Live:
 
     def run_failed(self, run: str, error: BaseException) -> None:
         """See Display."""
-        self._bar.console.print(f"[red]{escape(run)}: FAILED[/red], {escape(str(error))}")
+        self._bar.console.print(f"[red]{escape(run)}: FAILED[/red], {escape(first_line(error))}")
         self._ended(f"{run}: failed")
 
     def run_elsewhere(self, run: str) -> None:

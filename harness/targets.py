@@ -76,5 +76,9 @@ def build(spec: Any, **more: Any) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The line of an error's message that says what is wrong, mostly the first, or its type where it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    node = next((i for i, line in enumerate(lines) if line.lstrip().startswith("[[{{node ")), 0)
+    if node and lines[0] == "Graph execution error:":  # TensorFlow's: then where, then what is wrong, then the node
+        return lines[node - 1]
+    return lines[0]

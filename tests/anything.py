@@ -221,7 +221,7 @@ def whole(data: Dataset) -> None:
     assert len(data.x_train) == len(data.y_train) > 0
     assert np.isfinite(data.x_train).all()
     assert 0 <= data.y_test.min() <= data.y_test.max() < data.classes
-    prepared = Prepared(Arm("any", resolve(composed())), data, Draws())
+    prepared = Prepared(Arm("any", resolve(composed().copy())), data, Draws())
     prepared.check()
 
 

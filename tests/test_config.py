@@ -86,13 +86,15 @@ def test_the_groups_are_those_of_the_documentation() -> None:
     }
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names])
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names if group != "sweep"]
+)
 def test_every_file_of_every_group_composes(
     group: str, name: str, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     needed = {"npz": ["data.path=some.npz"], "image_folder": ["data.path=some"]}.get(name, [])
-    plus = "+" if group in ("sweep", "debug") else ""
+    plus = "+" if group == "debug" else ""
     arms = compose(f"{plus}{group}={name}", *needed)
     assert sweep.Plan(arms).arms == arms
     if not plus:

@@ -12,6 +12,7 @@ from harness.config import Arm
 from harness.data.datasets import Dataset, from_arrays
 from harness.prepared import Draws, Prepared
 from harness.streams import Block
+from harness.sweep import Plan
 from harness.training import loop
 from harness.training.recorder import MemoryRecorder
 from harness.training.replica import DeviceData, Replica
@@ -112,7 +113,9 @@ def test_each_choice_of_each_group_builds(group: str, name: str, compose: Compos
 @pytest.mark.parametrize("sweep", names("sweep"))
 def test_each_arm_of_each_sweep_builds(sweep: str, compose: Compose, many: Dataset) -> None:
     built: set[str] = set()
-    for arm in compose(f"+sweep={sweep}"):
+    arms = compose(f"+sweep={sweep}")
+    assert Plan(arms).arms == arms
+    for arm in arms:
         prepared = Prepared(arm, many, Draws())
         prepared.check()
         if prepared.spec.key not in built:

@@ -137,10 +137,9 @@ def test_every_row_of_the_sources_has_an_experiment() -> None:
 
 @pytest.mark.parametrize("experiment", experiments.every(ROOT / "experiments"), ids=lambda each: each.id)
 def test_every_experiment_composes_and_its_published_arms_are_arms(experiment: experiments.Experiment) -> None:
-    names = {sweep: [arm.name for arm in experiment.arms(sweep)] for sweep in experiment.sweeps}
-    assert all(names.values())
-    for sweep in experiment.sweeps:
-        assert experiment.arms(sweep)[0].config.sweep.name == sweep
+    arms = {sweep: experiment.arms(sweep) for sweep in experiment.sweeps}
+    assert [each[0].config.sweep.name for each in arms.values()] == list(arms)
+    names = {sweep: [arm.name for arm in each] for sweep, each in arms.items()}
     theirs = experiment.read("published.csv")
     for _, row in () if theirs is None else theirs.iterrows():
         assert row["arm"] in names[row.get("sweep", experiment.sweeps[0])]

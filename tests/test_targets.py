@@ -83,3 +83,15 @@ def test_an_error_of_the_harness_is_left_as_it_is() -> None:
 def test_the_first_line_of_a_message_or_the_type() -> None:
     assert first_line(ValueError("  one\ntwo")) == "one"
     assert first_line(ValueError()) == "ValueError"
+
+
+def test_a_graphs_error_is_told_by_what_is_wrong(slots: list[str]) -> None:
+    import tensorflow as tf
+
+    @tf.function
+    def graph(x: tf.Tensor) -> tf.Tensor:
+        return tf.gather(x, [7])
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        graph(tf.ones(3))
+    assert first_line(error.value) == "indices[0] = 7 is not in [0, 3)"

@@ -5,6 +5,7 @@ and then whatever cannot be estimated is NaN. Formula numbers (F1..F17) are thos
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import copysign, inf, nan, sqrt
 from typing import Literal
 
@@ -108,11 +109,14 @@ def welch_t(a: ArrayLike, b: ArrayLike, alpha: float = 0.05) -> MeanTest:
     return _t_test(value, sqrt(u + v), df, alpha)
 
 
+@lru_cache(maxsize=2)
 def _signs(n: int, seed: int, resamples: int) -> FloatArray | None:
     """Random sign vectors [resamples, n], or None where all of them can be enumerated."""
     if n <= EXACT_BLOCKS:
         return None
-    return np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), size=(resamples, n))
+    signs = np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), size=(resamples, n))
+    signs.flags.writeable = False
+    return signs
 
 
 def _flipped_sums(d: FloatArray, signs: FloatArray | None) -> FloatArray:

@@ -125,6 +125,8 @@ def test_mlflow_serves_it_where_there_is_no_harness(logged: list[Run], rows: Dat
     model = Path(logged[0].info.artifact_uri) / "model"
     serve = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    beside = str(Path(sys.executable).parent)  # MLflow calls `uvicorn`, which an environment not activated has off PATH
+    environment["PATH"] = os.pathsep.join([beside, environment["PATH"]])
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(
             [*serve, "-h", "127.0.0.1", "-p", str(port)],
@@ -148,7 +150,8 @@ def test_mlflow_serves_it_where_there_is_no_harness(logged: list[Run], rows: Dat
         with urllib.request.urlopen(request, timeout=30) as answer:
             found = pd.DataFrame(json.load(answer)["predictions"])
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
     np.testing.assert_allclose(found[["0", "1", "2"]], expected(logged[0], rows)[:3], atol=1e-5)
 
