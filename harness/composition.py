@@ -86,6 +86,9 @@ def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Seque
     assert isinstance(loader, ConfigLoaderImpl)
     parser, chosen = OverridesParser.create(loader), dict[tuple[str, ...], DictConfig]()
     for job in jobs:
+        if [*job] == list(master.hydra.overrides.task):
+            yield master.copy()
+            continue
         groups, values = [], []
         for override, text in zip(parser.parse_overrides([*job]), job, strict=True):
             if loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict):

@@ -123,6 +123,26 @@ def test_a_sweep_needs_no_multirun_flag(compose: Compose) -> None:
     assert [arm.choices["initializer"] for arm in arms] == INIT_SCHEMES
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["arch=mlp", "arch.widths=[3]", "sweep.question=why"],
+        ["optimizer=sgd,adam", "learning_rate.value=0.1,0.2", "initializer=he", "+debug=smoke"],
+        ["+sweep=depth", "seeds=3"],
+    ],
+)
+def test_what_is_shared_between_jobs_changes_nothing_of_what_hydra_composes_for_each(words: list[str]) -> None:
+    jobs = [list(job) for job in composition.compose(words).jobs]
+    with composition.loaded([composition.as_hydra(word) for word in words], None) as (loader, master):
+        shared = list(composition.jobs_composed(loader, master, jobs))
+        alone = [loader.load_sweep_config(master, job) for job in jobs]
+    assert len(shared) == len(alone) > 0
+    for one, other in zip(shared, alone, strict=True):
+        assert one.hydra.runtime.choices == other.hydra.runtime.choices
+        ours = [key for key in one if key != "hydra"]
+        assert OmegaConf.masked_copy(one, ours) == OmegaConf.masked_copy(other, ours)
+
+
 def test_two_swept_keys_make_their_product_named_by_both(compose: Compose) -> None:
     arms = compose("initializer=he,glorot", "learning_rate.value=0.1,0.01")
     assert [arm.name for arm in arms] == [

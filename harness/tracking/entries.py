@@ -1,6 +1,6 @@
 """What a training asks to have written into MLflow: plain values that one process hands to another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,11 @@ import numpy.typing as npt
 
 Point = tuple[str, float, int, int]
 """A metric's name, its value, milliseconds since the epoch, training steps."""
+
+
+def of_steps(names: Iterable[str]) -> list[str]:
+    """Those of an artifact's names that are checkpoints of a step, the oldest first."""
+    return sorted(name for name in names if name.startswith("checkpoints/step_"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ class Entry:
     status: str | None = None
 
     def then(self, later: "Entry") -> "Entry":
-        """Both as one, where nothing is lost by it."""
+        """Both as one, where nothing is lost by it but checkpoints that would not stay."""
+        files, keep = {**self.files, **later.files}, later.keep if later.keep is not None else self.keep
+        for old in of_steps(files)[:-keep] if keep is not None else ():
+            del files[old]
         return Entry(
             self.run,
             self.create,
@@ -64,8 +72,8 @@ class Entry:
             (*self.metrics, *later.metrics),
             {**self.params, **later.params},
             {**self.tags, **later.tags},
-            {**self.files, **later.files},
-            later.keep if later.keep is not None else self.keep,
+            files,
+            keep,
             later.status,
         )
 

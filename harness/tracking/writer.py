@@ -20,7 +20,7 @@ from harness.tracking import arms, artifacts, batches
 from harness.tracking.artifacts import CHECKPOINTS
 from harness.tracking.claims import claims_at, hold
 from harness.tracking.delivery import Delivery
-from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Opening, Receipt, TestSet
+from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Opening, Receipt, TestSet, of_steps
 from harness.tracking.frames import Results
 from harness.tracking.inbox import Inbox
 
@@ -82,8 +82,7 @@ class Writer:
         if entry.files:
             artifacts.write(self.client, run, entry.files)
         if entry.keep is not None:
-            steps = [name for name in artifacts.names(self.client, run, CHECKPOINTS) if "/step_" in name]
-            for old in steps[: -entry.keep]:
+            for old in of_steps(artifacts.names(self.client, run, CHECKPOINTS))[: -entry.keep]:
                 artifacts.delete(run, old)
         if entry.status is not None:
             self.client.set_terminated(run.info.run_id, entry.status)

@@ -70,6 +70,12 @@ def test_entries_of_one_run_join_to_what_they_say_one_after_another() -> None:
     )
 
 
+def test_checkpoints_that_would_not_stay_are_not_written_first() -> None:
+    entries = [Entry(RUN, files={f"checkpoints/step_{step}.npz": b"", f"{step}": b""}, keep=2) for step in range(4)]
+    joined = entries[0].then(entries[1]).then(entries[2]).then(Entry(RUN)).then(entries[3])
+    assert sorted(joined.files) == ["0", "1", "2", "3", "checkpoints/step_2.npz", "checkpoints/step_3.npz"]
+
+
 def test_only_the_latest_checkpoints_are_kept(tracker: Tracker, store: tuple[MlflowClient, str]) -> None:
     tracker.put(Entry(RUN, create=TAGS))
     for step in range(4):
