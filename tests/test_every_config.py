@@ -64,7 +64,7 @@ def test_every_architecture_has_its_smallest_input_here() -> None:
 
 @pytest.mark.parametrize(
     ("arch", "precision"),
-    [*((arch, "float32") for arch in names("arch")), *((arch, "mixed_bfloat16") for arch in ("alexnet", "resnet20"))],
+    [*((arch, "float32") for arch in names("arch")), ("alexnet", "mixed_bfloat16")],
 )
 def test_each_architecture_takes_two_steps_on_its_smallest_input(
     arch: str, precision: str, compose: Compose, slots: list[str]
@@ -72,7 +72,7 @@ def test_each_architecture_takes_two_steps_on_its_smallest_input(
     side, narrow = SMALLEST[arch]
     if precision == "mixed_bfloat16":
         # TensorFlow 2.21 on a CPU leaves parts of a strided bfloat16 kernel's gradient unset (at times NaN) where the
-        # image is so small that they only ever see padding: 11x11/4 below 4 pixels, 3x3/2 on one.
+        # image is so small that they only ever see padding: 11x11/4 below 4 pixels.
         side = 8
     (arm,) = compose(f"arch={arch}", f"runtime.precision={precision}", *narrow, *TWO_STEPS)
     prepared = Prepared(arm, images(side, 3), Draws())

@@ -65,9 +65,11 @@ def launched(folder: Path, rows: Dataset, *words: str) -> Done:
 
 @needs_joblib
 def test_joblib_trains_named_arms_to_the_same_weights(
-    tmp_path: Path, rows: Dataset, basic: dict[tuple[str, str], str]
+    tmp_path: Path, rows: Dataset, basic: dict[tuple[str, str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = launched(tmp_path, rows, "hydra/launcher=joblib")
+    words = (*WORDS, "hydra/launcher=joblib")
+    monkeypatch.setattr(sys, "argv", ["__main__.py", *words])
+    done = here(folder_with_sweep(tmp_path, rows), *words)
     assert done.code == 0, done
     assert weights(tmp_path) == basic
     assert "slow (baseline)" in done.out
