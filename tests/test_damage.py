@@ -8,12 +8,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
-from test_cli import LONG, checkpoints, ended, here, save, start, trained
+from test_cli import LONG, Done, checkpoints, ended, here, save, start, trained
 
 import harness
 from harness.data.datasets import Dataset
@@ -191,33 +191,54 @@ def test_a_corrupt_checkpoint_is_passed_over_for_the_one_before_it(tmp_path: Pat
     assert np.load(last)["step"] == 12
 
 
-def artifacts_of(client: MlflowClient, run_id: str) -> str:
-    return str(client.get_run(run_id).info.artifact_uri)
+@dataclass
+class Damaged:
+    """LONG in a process: while it trained, a run and the artifacts of another were deleted, and a sweep run beside."""
+
+    folder: Path
+    done: Done
+    beside: Done
+    artifacts: Path
 
 
-def test_a_run_deleted_while_it_trains_fails_alone_and_an_artifact_folder_is_made_again(
-    tmp_path: Path, rows: Dataset
-) -> None:
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory, slots: list[str], rows: Dataset) -> Damaged:
+    """See Damaged."""
     from harness.tracking.store import open_store
 
-    save(rows, tmp_path)
-    words = [*LONG, "runtime.replicas=2", "train.checkpoint={every:100,at:[]}"]
-    process = start(tmp_path, *words)
+    folder = tmp_path_factory.mktemp("damaged")
+    save(rows, folder)
+    process = start(folder, *LONG, "train.steps=30000", "runtime.replicas=2", "train.checkpoint={every:100,at:[]}")
     patience = time.monotonic() + 100
-    while len({path.parent for path in checkpoints(tmp_path)}) < 2:
+    while len({path.parent for path in checkpoints(folder)}) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < patience
         time.sleep(0.01)
-    ids = {run["block"]: run["id"] for run in trained(tmp_path, "long")}
-    client = open_store(None, tmp_path / "mlruns")
+    ids = {run["block"]: run["id"] for run in trained(folder, "long")}
+    client = open_store(None, folder / "mlruns")
     client.delete_run(ids["0"])
-    shutil.rmtree(artifacts_of(client, ids["1"]), ignore_errors=True)
-    done = ended(process)
-    assert done.code == 1, done
-    assert "FAILED default seed 0: LostRunError: its MLflow run was deleted while it trained" in done.err
-    assert "Traceback" not in done.err
-    assert [(run["block"], run["status"]) for run in trained(tmp_path, "long")] == [("1", "FINISHED")]
-    assert {"model.keras", "predictions.npz"} <= {path.name for path in Path(artifacts_of(client, ids["1"])).iterdir()}
+    artifacts = Path(client.get_run(ids["1"]).info.artifact_uri)
+    shutil.rmtree(artifacts, ignore_errors=True)
+    beside = here(folder, *SHORT, "sweep.name=beside")
+    return Damaged(folder, ended(process), beside, artifacts)
+
+
+def test_a_run_deleted_while_it_trains_fails_alone(damaged: Damaged) -> None:
+    assert damaged.done.code == 1, damaged.done
+    assert "FAILED default seed 0: LostRunError: its MLflow run was deleted while it trained" in damaged.done.err
+    assert "Traceback" not in damaged.done.err
+    assert [(run["block"], run["status"]) for run in trained(damaged.folder, "long")] == [("1", "FINISHED")]
+
+
+def test_an_artifact_folder_deleted_while_the_run_trains_is_made_again(damaged: Damaged) -> None:
+    assert {"model.keras", "predictions.npz"} <= {path.name for path in damaged.artifacts.iterdir()}
+
+
+def test_two_sweeps_at_once_in_one_folder_do_not_disturb_each_other(damaged: Damaged) -> None:
+    assert damaged.beside.code == 0, damaged.beside
+    assert [run["status"] for run in trained(damaged.folder, "beside")] == ["FINISHED"]
+    for sweep in ("long", "beside"):
+        assert (damaged.folder / "reports" / sweep / "index.html").is_file()
 
 
 def test_a_clock_that_jumps_back_loses_no_point(tmp_path: Path, rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

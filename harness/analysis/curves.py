@@ -10,7 +10,17 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from harness.analysis.figure import COLORS, MOST_KEYED, WIDTH, legend, legend_height, new_figure, short_names, styles
+from harness.analysis.figure import (
+    COLORS,
+    MOST_KEYED,
+    WIDTH,
+    legend,
+    legend_height,
+    logarithmic,
+    new_figure,
+    short_names,
+    styles,
+)
 from harness.analysis.stats import mean_ci
 
 PARTS = ("train", "val", "test")
@@ -58,7 +68,7 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
     shown = losses.loc[losses.groupby("run_id")["step"].transform("max") == losses["step"].max(), "value"]
     values = shown if len(shown) else losses["value"]
     if len(values) and values.max() > 20 * values.min() > 0:
-        panels[0][0].set_yscale("log")
+        logarithmic(panels[0][0], "y")
         for axes in panels[:, 0]:
             axes.yaxis.set_major_formatter(_Plain())
             axes.yaxis.set_minor_formatter(_Plain(labelOnlyBase=False, minor_thresholds=(2, 0.4)))

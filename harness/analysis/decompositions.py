@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from harness.analysis.bias_variance import decompose
 from harness.analysis.blocks import run_grid
 from harness.analysis.examples import Arrays
-from harness.analysis.figure import GREY, NARROW, WIDTH, legend, new_figure, short_names
+from harness.analysis.figure import GREY, NARROW, WIDTH, legend, logarithmic, new_figure, short_names
 
 PARTS = {"bias2": "bias² (with noise)", "v_data": "data", "v_init": "seed", "v_interaction": "data × seed"}
 COLORS = {"bias2": GREY, "v_data": "#0072B2", "v_init": "#E69F00", "v_interaction": "#009E73"}
@@ -182,7 +182,7 @@ def against_value(table: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
         axes.plot(ordered["value"], middle, "o-", markersize=4, color=COLORS[part], label=label)
         axes.fill_between(ordered["value"], middle - error, middle + error, color=COLORS[part], alpha=0.2, linewidth=0)
     if ordered["value"].min() > 0 and ordered["value"].max() / ordered["value"].min() > 20:
-        axes.set_xscale("log")
+        logarithmic(axes, "x")
     axes.set_xlabel(arms[0].split(",")[0].partition("=")[0] if "," not in arms[0] else "swept value")
     axes.set_ylabel("part of the Brier score")
     axes.grid(alpha=0.25)

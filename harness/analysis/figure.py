@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 
 # Okabe and Ito 2008, with a dark wine for its yellow, too faint on white. Neighbours also differ in line style.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
@@ -53,6 +55,27 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+class _PlainLog(LogFormatterSciNotation):
+    """0.02, 30 and 2×10⁻⁵ as plain text: mathematical text took a third of a report's time."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        if not super().__call__(x, pos):  # one of those that are left out
+            return ""
+        digits, _, power = f"{x:.3g}".partition("e")
+        return f"{digits}×10{str(int(power)).translate(_RAISED)}".removeprefix("1×") if power else digits
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Have an axis logarithmic, its numbers plain text."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(_PlainLog())
+    axis.set_minor_formatter(_PlainLog())
 
 
 def legend_height(entries: int) -> float:

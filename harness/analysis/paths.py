@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from harness.analysis.figure import COLORS, MARKERS, STYLES, WIDTH, legend, new_figure
+from harness.analysis.figure import COLORS, MARKERS, STYLES, WIDTH, legend, logarithmic, new_figure
 
 Floats = npt.NDArray[np.floating]
 
@@ -40,7 +40,7 @@ def surface(paths: Mapping[str, Floats]) -> Figure:
     plane.set_xlabel("x")
     plane.set_ylabel("y")
     plane.set_title("paths to the minimum (×)", fontsize=10)
-    course.set_yscale("log")
+    logarithmic(course, "y")
     course.set_xlabel("step")
     course.set_ylabel("height")
     course.grid(alpha=0.25)

@@ -9,7 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.interpolate import PchipInterpolator
 
-from harness.analysis.figure import GREY, WIDTH, legend, legend_height, markers, new_figure, short_names, styles
+from harness.analysis.figure import (
+    GREY,
+    WIDTH,
+    legend,
+    legend_height,
+    logarithmic,
+    markers,
+    new_figure,
+    short_names,
+    styles,
+)
 from harness.analysis.layout import WeightedLayer
 from harness.analysis.stats import FloatArray
 from harness.analysis.theory import initial_cross_entropy, preactivation_moments, weight_mean, weight_variance
@@ -263,14 +273,14 @@ def _signal(
                 markersize=4.5,
                 linewidth=1.3,
             )
-    panels[0].set_yscale("log")
+    logarithmic(panels[0], "y")
     panels[0].set_ylabel(label)
     if compared:
         panels[1].axhline(1, color="k", linewidth=1, zorder=0)
         panels[1].set_ylabel(compared_label)
         low, high = table[ratio].min(), table[ratio].max()
         if low > 0 and high / low > 10:
-            panels[1].set_yscale("log")
+            logarithmic(panels[1], "y")
     for axes in panels:
         axes.set_xticks(range(len(layers)), layers, rotation=0 if len("".join(layers)) < 40 else 45, fontsize=9)
         axes.grid(axis="y", alpha=0.25)

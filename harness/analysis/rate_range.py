@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from harness.analysis.figure import COLORS, GREY, NARROW, new_figure
+from harness.analysis.figure import COLORS, GREY, NARROW, logarithmic, new_figure
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def rate_range(found: RateRange, title: str) -> Figure:
     if found.suggested is not None:
         axes.axvline(found.suggested, color=COLORS[1], linestyle="--", label=f"suggested: {found.suggested:.2g}")
         axes.axvline(found.lowest, color=COLORS[2], linestyle=":", label=f"lowest loss: {found.lowest:.2g}")
-    axes.set_xscale("log")
+    logarithmic(axes, "x")
     low, high = float(smoothed.min()), float(smoothed[0])
     span = max(high - low, 0.05 * abs(high))
     axes.set_ylim(low - 0.25 * span, high + 0.5 * span)  # what follows the end of learning is cut off

@@ -176,46 +176,29 @@ def test_without_others_every_claim_is_granted() -> None:
 
 
 WORDS = (
-    *("data=npz", "data.path=rows.npz", "arch=softmax", "optimizer=sgd,adam", "seeds=3"),
+    *("sweep.name=together", "data=npz", "data.path=rows.npz", "arch=softmax", "optimizer=sgd,adam", "seeds=3"),
     *("train.steps=400", "train.batch_size=10", "train.evaluate={at:[0],every:200}", "train.probe.at=[0]"),
 )
 
 
-def each_run_is_there_once(folder: Path, sweep: str) -> None:
-    """The sweep's 6 runs, 2 arms and report are finished, and nothing else."""
-    client = open_store(None, folder / "mlruns", create=False)
-    experiment = client.get_experiment_by_name(sweep)
+@pytest.mark.parametrize("where", ["folder", "uri"])
+def test_two_processes_that_start_the_same_sweep_together_train_each_run_once(
+    where: str, tmp_path: Path, rows: Dataset, new_store: NewStore
+) -> None:
+    save(rows, tmp_path)
+    new_store(tmp_path / "mlruns")
+    words = (*WORDS, f"tracking.uri={sqlite_uri(tmp_path / 'mlruns')}") if where == "uri" else WORDS
+    another = start(tmp_path, *words)
+    both = here(tmp_path, *words), ended(another)
+    assert [done.code for done in both] == [0, 0], both
+    client = open_store(None, tmp_path / "mlruns", create=False)
+    experiment = client.get_experiment_by_name("together")
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id])
     kinds = [run.data.tags["kind"] for run in found]
     assert {kind: kinds.count(kind) for kind in kinds} == {"run": 6, "arm": 2, "report": 1}
     assert len({run.data.tags.get("run_key") for run in found if run.data.tags["kind"] == "run"}) == 6
     assert {run.info.status for run in found} == {"FINISHED"}
-
-
-def test_three_processes_at_once_in_a_new_folder_train_each_run_of_their_two_sweeps_once(
-    tmp_path: Path, rows: Dataset
-) -> None:
-    save(rows, tmp_path)
-    sweeps = ("together", "together", "beside")
-    processes = [start(tmp_path, *WORDS, f"sweep.name={sweep}") for sweep in sweeps[1:]]
-    everyone = [here(tmp_path, *WORDS, f"sweep.name={sweeps[0]}"), *(ended(process) for process in processes)]
-    assert [done.code for done in everyone] == [0, 0, 0], everyone
-    for sweep in {*sweeps}:
-        each_run_is_there_once(tmp_path, sweep)
-        assert (tmp_path / "reports" / sweep / "index.html").is_file()
-
-
-def test_two_processes_with_a_store_by_its_uri_train_each_run_once(
-    tmp_path: Path, rows: Dataset, new_store: NewStore
-) -> None:
-    save(rows, tmp_path)
-    new_store(tmp_path / "mlruns")
-    words = (*WORDS, "sweep.name=together", f"tracking.uri={sqlite_uri(tmp_path / 'mlruns')}")
-    another = start(tmp_path, *words)
-    both = here(tmp_path, *words), ended(another)
-    assert [done.code for done in both] == [0, 0], both
-    each_run_is_there_once(tmp_path, "together")
     trained = sum(done.out.count("test accuracy 0.") + done.out.count("test accuracy 1.") for done in both)
     assert trained == 6
     assert models(tmp_path / "mlruns") == []
