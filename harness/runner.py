@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -117,12 +117,10 @@ class Runner:
         for number, (device, end) in enumerate(zip(self.slots, ended, strict=False)):
             threading.Thread(target=work, args=(device, end), name=f"slot {number}").start()
         try:
-            for end in ended:
-                end.wait()
+            _wait_for(ended)
         except BaseException:
             self.stop.set()
-            for end in ended:
-                end.wait()
+            _wait_for(ended)
             raise
 
     def _work(self, device: str, waiting: "queue.SimpleQueue[Cell]") -> None:
@@ -274,6 +272,16 @@ class Runner:
             last = self._left[key] == 0
         if last and key in self._started:
             self.end_arm(prepared)
+
+
+def _wait_for(events: Iterable[threading.Event]) -> None:
+    """Wait until all are set, and hear signals meanwhile.
+
+    Of two at once the kernel may give one to another thread; the handlers then wait for this one to look up.
+    """
+    for event in events:
+        while not event.wait(0.2):
+            pass
 
 
 def augmented_examples(replica: Replica, cell: Cell) -> bytes:
