@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several processes share the cores, and waiting threads spin
 os.environ.pop("HARNESS_DATA", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 

@@ -19,6 +19,8 @@ from harness import composition, sweep
 from harness.config import Arm, Config, ConfigError, block_ids, resolve
 from harness.streams import Block
 
+pytestmark = pytest.mark.usefixtures("slots")
+
 CONF = composition.config_folder()
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("*.yaml"))

@@ -19,6 +19,8 @@ from harness.data.datasets import Dataset
 from harness.streams import Block
 from harness.tracking.frames import Results, load
 
+pytestmark = pytest.mark.usefixtures("slots")
+
 RATES = ("0.001", "0.3", "0.1", "0.0001")
 ARMS = [f"learning_rate.value={rate}" for rate in RATES]
 BASELINE = ARMS[0]

@@ -17,6 +17,8 @@ from harness.training import loop
 from harness.training.recorder import MemoryRecorder
 from harness.training.replica import DeviceData, Replica
 
+pytestmark = pytest.mark.usefixtures("slots")
+
 CONF = composition.config_folder()
 Compose = Callable[..., tuple[Arm, ...]]
 

@@ -13,6 +13,8 @@ from synthetic import make_store
 from harness import composition, experiments, reproduction
 from harness.config import ConfigError
 
+pytestmark = pytest.mark.usefixtures("slots")
+
 ROOT = Path(__file__).parent.parent
 SWEEP = """# @package _global_
 # Does it matter?

@@ -14,6 +14,8 @@ from test_cli import here
 
 from harness import composition, predict, report, sweep
 
+pytestmark = pytest.mark.usefixtures("slots")
+
 EVIL = 'initializer=<script>alert(1)</script>"../../../x'
 
 

@@ -21,6 +21,8 @@ from harness.runner import params
 from harness.streams import blocks
 from harness.training.replica import Replica
 
+pytestmark = pytest.mark.usefixtures("slots")
+
 BLOCKS = 24
 WITHIN = 3
 """Standard errors of the mean over the blocks, each block's being at most sqrt(2/width)."""

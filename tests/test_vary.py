@@ -15,6 +15,8 @@ from harness.data.datasets import Dataset
 from harness.streams import STREAMS, Block
 from harness.tracking.frames import Results, load
 
+pytestmark = pytest.mark.usefixtures("slots")
+
 SWEEP = (
     *("sweep.name=sources", "vary=[init],[order],[],null"),
     *("arch=mlp", "arch.widths=[12]", "train.batch_size=10", "train.steps=20", "optimizer=sgd"),
