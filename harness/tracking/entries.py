@@ -21,7 +21,7 @@ class Opening:
     """Where all that follows goes: an MLflow experiment, in the folder and environment of who says so.
 
     What cannot be written for up to `patience` seconds is kept in the folder `spool`; None: it is an error at once.
-    What earlier processes `left` in theirs is written first.
+    What earlier processes `left` in theirs is written first. `claim` is held until all is written.
     """
 
     uri: str
@@ -32,6 +32,7 @@ class Opening:
     spool: str | None = None
     left: Sequence[str] = ()
     patience: float = 0.0
+    claim: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Where a run comes from: code, versions, machine, command."""
 
+import hashlib
 import os
 import platform
 import re
@@ -7,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,6 +66,12 @@ def alive(host: str, pid: str, process_started: str) -> bool:
         return abs(psutil.Process(int(pid)).create_time() - float(process_started)) < 1
     except (psutil.Error, ValueError):
         return False
+
+
+def writing_for(process: Mapping[str, str]) -> str:
+    """The claim that is held while anything is still to be written of what a process, by its tags, has told."""
+    identity = "@".join(process.get(part, "") for part in ("host", "pid", "process_started"))
+    return f"writer-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
 def without_password(text: str) -> str:

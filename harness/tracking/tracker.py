@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 from harness.data.datasets import Dataset
 from harness.tracking import artifacts, child, provenance, spool
 from harness.tracking.artifacts import CHECKPOINTS
+from harness.tracking.claims import claims_at, hold
 from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Opening, Receipt, TestSet
-from harness.tracking.standing import standings
+from harness.tracking.standing import Standing, standings
 from harness.training.checkpoints import CheckpointError, unpack
 
 
@@ -77,7 +78,10 @@ class Tracker:
             left += [own] if Path(own).exists() else []
         self._child = child.take()
         environment = dict(os.environ)
-        self.put(Opening(client.tracking_uri, experiment_id, sweep, os.getcwd(), environment, own, left, patience))
+        claim = provenance.writing_for(self.tags)
+        self.put(
+            Opening(client.tracking_uri, experiment_id, sweep, os.getcwd(), environment, own, left, patience, claim)
+        )
         if left:
             self.when_written(lambda: None)
             while self._actions:
@@ -194,17 +198,31 @@ def earlier_runs(
         client: of the store.
         experiment_id: the sweep's.
         arm_keys: whose runs.
-        reconcile: set runs to KILLED that say RUNNING but whose process on this machine is dead.
+        reconcile: set runs to KILLED that say RUNNING but whose process on this machine is dead, once all that it has
+            told is written.
         run_key: look for this one alone.
     """
-    found: dict[str, Earlier] = {}
-    for run in standings(client, experiment_id, arm_keys, run_key):
-        tags, running = run.tags, run.status == "RUNNING"
-        alive = running and provenance.alive(tags.get("host", ""), tags.get("pid", ""), tags.get("process_started", ""))
-        if reconcile and running and not alive:
+    arm_keys, found = set(arm_keys), dict[str, Earlier]()
+    runs = [*standings(client, experiment_id, arm_keys, run_key)]
+    if reconcile and (dead := {provenance.writing_for(run.tags) for run in runs if _is_dead(run)}):
+        claims = claims_at(client.tracking_uri, experiment_id)
+        for writing in dead:
+            with hold(claims, writing):
+                pass
+        claims.close()
+        runs = [*standings(client, experiment_id, arm_keys, run_key)]
+    for run in runs:
+        tags, alive = run.tags, run.status == "RUNNING" and not _is_dead(run)
+        if reconcile and _is_dead(run):
             client.set_terminated(run.run_id, "KILLED")
         finished = run.status == "FINISHED" and "outcome" in tags
         known = found.get(tags["run_key"])
         if known is None or (finished and not known.finished):
             found[tags["run_key"]] = Earlier(run.run_id, finished, alive)
     return found
+
+
+def _is_dead(run: Standing) -> bool:
+    """Whether it says that it is in training, by a process of this machine that is not there."""
+    process = (run.tags.get(part, "") for part in ("host", "pid", "process_started"))
+    return run.status == "RUNNING" and not provenance.alive(*process)

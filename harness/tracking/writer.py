@@ -28,8 +28,8 @@ from harness.tracking.inbox import Inbox
 class Writer:
     """Writes what happens into one MLflow experiment, in the order in which it is told."""
 
-    def __init__(self, uri: str, experiment_id: str, sweep: str) -> None:
-        self._uri, self.experiment_id, self.sweep = uri, experiment_id, sweep
+    def __init__(self, uri: str, experiment_id: str, sweep: str, claim: str | None = None) -> None:
+        self._uri, self.experiment_id, self.sweep, self._claim = uri, experiment_id, sweep, claim
         self._runs: dict[str, Run] = {}  # run key or arm key -> its MLflow run, until it ends
         self._test_sets: dict[str, TestSet] = {}
         self._claims = claims_at(uri, experiment_id)
@@ -45,6 +45,9 @@ class Writer:
 
     def write(self, message: Message, again: bool = False) -> None:
         """Write one message; `again` if some of it may have been written before, which does no harm."""
+        if self._claim is not None:
+            self._claims.take(self._claim)
+            self._claim = None
         match message:
             case Entry():
                 self._write(message, again)
@@ -122,7 +125,7 @@ def serve(connection: Connection) -> None:
     one line, once.
     """
 
-    def say(what: str | Lost) -> None:
+    def say(what: str | Lost | Receipt | None) -> None:
         with contextlib.suppress(OSError):  # whoever sent it is gone
             connection.send(what)
 
@@ -134,15 +137,17 @@ def serve(connection: Connection) -> None:
                 if delivery is not None:
                     delivery.close()
                 delivery = None
-                connection.send(None)
+                say(None)
             case Opening():
                 delivery = Delivery(_writer(message), message, inbox, say)
             case Receipt():
                 if delivery is not None and not delivery.failed:
-                    connection.send(message)
+                    say(message)
             case Entry() | ArmStart() | ArmEnd() | TestSet():
                 if delivery is not None:
                     delivery.deliver(message)
+    if delivery is not None:  # whoever sent has died: what it told is written
+        delivery.close()
 
 
 def _writer(opening: Opening) -> Writer:
@@ -151,7 +156,7 @@ def _writer(opening: Opening) -> Writer:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.chdir(opening.folder)
-    return Writer(opening.uri, opening.experiment_id, opening.sweep)
+    return Writer(opening.uri, opening.experiment_id, opening.sweep, opening.claim)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from mlflow.entities import Run
 from harness.tracking import child
 from harness.tracking.entries import Entry
 from harness.tracking.store import experiment_id
-from harness.tracking.tracker import Tracker, TrackingError
+from harness.tracking.tracker import Earlier, Tracker, TrackingError, earlier_runs
 
 ARM, RUN = "a" * 16, "b" * 16
 TAGS = {"kind": "run", "run_key": RUN, "mlflow.parentRunId": ARM}
@@ -126,6 +127,43 @@ def test_a_writer_is_used_again(store: tuple[MlflowClient, str]) -> None:
     second = Tracker(*store, "any", {})
     assert second._child.process.pid == first._child.process.pid
     second.close()
+
+
+def test_who_asks_what_is_there_waits_for_the_writer_of_a_process_that_was_killed(
+    store: tuple[MlflowClient, str],
+) -> None:
+    client, experiment = store
+    teller = f"""
+        import os, signal
+        from mlflow import MlflowClient
+        from harness.tracking.entries import Entry
+        from harness.tracking.tracker import Tracker
+        tracker = Tracker(MlflowClient({client.tracking_uri!r}), {experiment!r}, "any", {{}})
+        tracker.start_arm("arm", {ARM!r}, {{}})
+        tracker.put(Entry({RUN!r}, create={TAGS!r} | {{"arm_key": {ARM!r}}} | tracker.tags))
+        done = []
+        tracker.when_written(lambda: done.append(1))
+        while not done:
+            tracker.when_written(lambda: None)
+        os.kill(tracker._child.process.pid, signal.SIGSTOP)
+        tracker.put(Entry({RUN!r}, tags={{"outcome": "finished"}}, status="FINISHED"))
+        print(tracker._child.process.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(teller)], stdout=subprocess.PIPE, text=True) as told:
+        assert told.stdout is not None
+        writer = int(told.stdout.readline())
+        assert told.wait(30) == -signal.SIGKILL
+    assert the_run(store).info.status == "RUNNING"
+    found: list[dict[str, Earlier]] = []
+    asking = threading.Thread(target=lambda: found.append(earlier_runs(client, experiment, [ARM], reconcile=True)))
+    asking.start()
+    asking.join(1)
+    assert asking.is_alive()
+    os.kill(writer, signal.SIGCONT)
+    asking.join(30)
+    assert [(run.finished, run.alive) for run in found[0].values()] == [(True, False)]
+    assert the_run(store).info.status == "FINISHED"
 
 
 def test_what_was_told_before_the_teller_was_killed_is_written(store: tuple[MlflowClient, str]) -> None:
