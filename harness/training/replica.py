@@ -154,7 +154,8 @@ class Replica:
             with _building:
                 there = self._like is not None and self._like._compiled.get(place)
                 if there and self._like is not None:
-                    self._arrays, self._moments = self._like._arrays, self._like._moments
+                    if name == "probe":
+                        self._arrays, self._moments = self._like._arrays, self._like._moments
                     mine = graphs.take_over(there, signature, self._like._variables, self._variables)
                 else:
                     mine = graphs.trace(function, signature)

@@ -72,6 +72,19 @@ def test_arms_that_compile_the_same_share_a_spec(prepare: Prepare) -> None:
         assert prepare(other).spec.key != first.spec.key, other
 
 
+def test_a_probe_of_ones_own_outlives_the_steps_taken_over_from_another(
+    prepare: Prepare, replica_of: ReplicaOf
+) -> None:
+    prepared = prepare()
+    first = replica_of(prepared, fresh=True)
+    second = Replica(prepared.spec, DeviceData(prepared.data, first.device), like=first)
+    order, rates = TEST[:10].reshape(1, 10) - 60, np.array([0.0], np.float32)
+    before = second.probe(TEST[:16])
+    first.train(order, rates)  # a run that was resumed: it steps before it probes
+    second.train(order, rates)
+    assert list(second.probe(TEST[:16])) == list(before)
+
+
 def test_l2_adds_the_squares_of_the_kernels_alone(prepare: Prepare, replica_of: ReplicaOf) -> None:
     still = (
         "optimizer=sgd",
