@@ -85,8 +85,9 @@ def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Seque
     """What Hydra composes of each job's overrides; jobs with the same choices of groups share what is slow of it."""
     assert isinstance(loader, ConfigLoaderImpl)
     parser, chosen = OverridesParser.create(loader), dict[tuple[str, ...], DictConfig]()
+    already = list(master.hydra.overrides.task)
     for job in jobs:
-        if [*job] == list(master.hydra.overrides.task):
+        if [*job] == already:
             yield master.copy()
             continue
         groups, values = [], []

@@ -236,14 +236,20 @@ def checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("mlruns/artifacts/long/*/artifacts/checkpoints/step_*.npz"))
 
 
-def interrupted(folder: Path, by: signal.Signals) -> Done:
-    """LONG, stopped by a signal as soon as both its runs have saved something."""
-    process = start(folder, *LONG)
+def in_training(folder: Path, *changes: str) -> subprocess.Popen[str]:
+    """LONG with these changes, both of whose runs have saved something."""
+    process = start(folder, *LONG, *changes)
     patience = time.monotonic() + 100
     while len({path.parent for path in checkpoints(folder)}) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < patience
         time.sleep(0.01)
+    return process
+
+
+def interrupted(folder: Path, by: signal.Signals) -> Done:
+    """LONG, stopped by a signal as soon as both its runs have saved something."""
+    process = in_training(folder)
     process.send_signal(by)
     return ended(process)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import LONG, Done, checkpoints, ended, here, save, start, trained
+from test_cli import Done, ended, here, in_training, save, trained
 
 import harness
 from harness.data.datasets import Dataset
@@ -93,13 +93,7 @@ def test_fail_fast_stops_at_the_first_failure(failing: Callable[[str], tuple[str
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, rows: Dataset) -> None:
     save(rows, tmp_path)
-    words = (*LONG, "train.steps=900000", "train.checkpoint={every:100,at:[]}")
-    process = start(tmp_path, *words)
-    patience = time.monotonic() + 100
-    while len({path.parent for path in checkpoints(tmp_path)}) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < patience
-        time.sleep(0.01)
+    process = in_training(tmp_path, "train.steps=900000", "train.checkpoint={every:100,at:[]}")
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)  # another signal, as two of one kind may arrive as one
     done = ended(process)
@@ -109,6 +103,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path, rows: Dataset) -> None:
     assert "report " not in done.out
     from harness import doctor
 
+    patience = time.monotonic() + 100
     while here(tmp_path, "--fix", program=doctor.main).code != 0:  # its writer may still write what it was given
         assert time.monotonic() < patience
     assert {run["status"] for run in trained(tmp_path, "long")} == {"KILLED"}
@@ -208,12 +203,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, slots: list[str], rows: Da
 
     folder = tmp_path_factory.mktemp("damaged")
     save(rows, folder)
-    process = start(folder, *LONG, "train.steps=30000", "runtime.replicas=2", "train.checkpoint={every:100,at:[]}")
-    patience = time.monotonic() + 100
-    while len({path.parent for path in checkpoints(folder)}) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < patience
-        time.sleep(0.01)
+    process = in_training(folder, "train.steps=30000", "runtime.replicas=2", "train.checkpoint={every:100,at:[]}")
     ids = {run["block"]: run["id"] for run in trained(folder, "long")}
     client = open_store(None, folder / "mlruns")
     client.delete_run(ids["0"])

@@ -212,8 +212,9 @@ def earlier_runs(
         claims.close()
         runs = [*standings(client, experiment_id, arm_keys, run_key)]
     for run in runs:
-        tags, alive = run.tags, run.status == "RUNNING" and not _is_dead(run)
-        if reconcile and _is_dead(run):
+        tags, is_dead = run.tags, _is_dead(run)
+        alive = run.status == "RUNNING" and not is_dead
+        if reconcile and is_dead:
             client.set_terminated(run.run_id, "KILLED")
         finished = run.status == "FINISHED" and "outcome" in tags
         known = found.get(tags["run_key"])
