@@ -67,7 +67,7 @@ def check(folder: Path) -> list[Finding]:
     """
     database = folder.resolve() / "mlflow.db"
     try:
-        there = database.is_file()
+        there = database.is_file() and database.stat().st_size > 0  # else it is just being made
         folders = list(_artifact_folders(folder))  # before the database is read: a run is in it before its folder is
         parts = sorted(folder.glob("artifacts/**/.*.part"))
     except OSError as error:

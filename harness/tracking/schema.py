@@ -73,6 +73,22 @@ def check_version(database: Path, version: str | None) -> None:
     )
 
 
+def make(database: Path) -> None:
+    """Make MLflow's tables in a file beside it, which takes its name when it is whole: that takes MLflow seconds."""
+    import sqlalchemy
+    from mlflow.store.db.utils import _initialize_tables
+
+    part = database.with_name(f".{database.name}.part")
+    for left in (part, part.with_name(f"{part.name}-journal")):
+        left.unlink(missing_ok=True)
+    engine = sqlalchemy.create_engine(f"sqlite:///{part}")
+    try:
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
+    finally:
+        engine.dispose()
+    part.replace(database)
+
+
 def upgrade(database: Path) -> None:
     """Bring its tables to this MLflow's version, after a copy beside it."""
     import sqlalchemy

@@ -21,7 +21,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.tracking.provenance import without_password
-from harness.tracking.schema import CHECKED_BYTES, SchemaError, check_schema
+from harness.tracking.schema import CHECKED_BYTES, SchemaError, check_schema, make
 
 PATIENCE_SECONDS = 5
 SIGN_IN = (
@@ -54,17 +54,7 @@ def open_store(uri: str | None, folder: Path, create: bool = True) -> MlflowClie
                 f"tracking.folder={folder}: {database.parent} holds a {odd!r}, which means something else in a "
                 "database's address; give another folder"
             )
-        if not create and not database.exists():
-            raise StoreError(f"tracking.folder={folder}: no mlflow.db there; train something first")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / ".lock"):
-                _try_sqlite(database, f"tracking.folder={folder}", create)
-                return _client(sqlite_uri(folder))
-        except OSError as error:
-            raise StoreError(
-                f"tracking.folder={folder}: {error.strerror or error}; give a folder you can write"
-            ) from None
+        return _sqlite(database, sqlite_uri(folder), f"tracking.folder={folder}", create)
     if without_password(uri) != uri and ":" in uri.partition("://")[2].rpartition("@")[0]:
         raise StoreError(f"tracking.uri={without_password(uri)}: holds a password, which would be logged; {SIGN_IN}")
     if uri.startswith(("http://", "https://")):
@@ -72,7 +62,7 @@ def open_store(uri: str | None, folder: Path, create: bool = True) -> MlflowClie
         # Artifacts behind the server are found by MLflow's global address.
         set_tracking_uri(uri)
     elif uri.startswith("sqlite:////"):
-        _try_sqlite(Path(uri.removeprefix("sqlite:///").partition("?")[0]), f"tracking.uri={uri}", create)
+        return _sqlite(Path(uri.removeprefix("sqlite:///").partition("?")[0]), uri, f"tracking.uri={uri}", create)
     elif "://" in uri and not uri.startswith(("sqlite:", "file:", "databricks")):
         _connect(uri)
     return _client(uri)
@@ -126,6 +116,23 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _sqlite(database: Path, uri: str, named: str, create: bool) -> MlflowClient:
+    try:
+        if not create:
+            if not database.exists() or database.stat().st_size == 0:  # or it is just being made
+                raise StoreError(f"{named}: no {database.name} there; train something first")
+            _try_sqlite(database, named, write=False)
+            return _client(uri)
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(database.parent / ".lock"):
+            _try_sqlite(database, named, write=True)
+            if database.stat().st_size == 0:
+                make(database)
+            return _client(uri)
+    except OSError as error:
+        raise StoreError(f"{named}: {error.strerror or error}; give a folder you can write") from None
+
+
 def _client(uri: str) -> MlflowClient:
     try:
         client = MlflowClient(tracking_uri=uri)
@@ -142,8 +149,6 @@ def _client(uri: str) -> MlflowClient:
 def _try_sqlite(database: Path, named: str, write: bool) -> None:
     """Open it, as MLflow tries an sqlite file that cannot be opened for minutes."""
     try:
-        if write:
-            database.parent.mkdir(parents=True, exist_ok=True)
         place = f"file:{quote(str(database))}?mode={'rwc' if write else 'ro'}"
         with contextlib.closing(sqlite3.connect(place, timeout=PATIENCE_SECONDS, uri=True)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")

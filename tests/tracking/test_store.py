@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.server
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -64,21 +66,32 @@ def test_a_folder_whose_database_would_lie_beside_it_is_refused(name: str, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_processes_making_the_same_store_at_once_both_succeed(tmp_path: Path) -> None:
+def opening(folder: Path, uri: str | None = None) -> subprocess.Popen[str]:
+    """A process that opens the store, making it where it is not there, and prints the id of an experiment."""
     script = (
         "import sys; from pathlib import Path; from harness.tracking.store import open_store, experiment_id\n"
-        "client = open_store(None, Path(sys.argv[1]))\n"
+        "client = open_store(sys.argv[2] or None, Path(sys.argv[1]))\n"
         "print(experiment_id(client, 'shared', None))"
     )
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path / "mlruns")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    command = [sys.executable, "-c", script, str(folder), uri or ""]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_process_killed_while_it_makes_the_store_leaves_none_half_made(tmp_path: Path) -> None:
+    with opening(tmp_path) as process:
+        while sum(file.stat().st_size for file in tmp_path.glob("*mlflow.db*")) < 100_000 and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert "no mlflow.db there" in refusal(None, tmp_path, create=False)
+    assert open_store(None, tmp_path).search_experiments()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "mlflow.db"]
+
+
+@pytest.mark.parametrize("by_uri", [False, True])
+def test_two_processes_making_the_same_store_at_once_both_succeed(tmp_path: Path, by_uri: bool) -> None:
+    folder = tmp_path / "mlruns"
+    both = [opening(folder, sqlite_uri(folder) if by_uri else None) for _ in range(2)]
     ends = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert ends[0][0] == ends[1][0]
