@@ -9,6 +9,7 @@ def set_levels() -> None:
     """Ask for errors only, through the environment: before either library is imported, and for workers too."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run on a server
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 

@@ -89,6 +89,10 @@ def test_three_machines_that_start_a_sweep_together_train_each_run_once_to_the_s
     assert [model.name for model in client.search_registered_models()] == []
 
 
+def test_mlflow_writes_nothing_between_the_lines_of_the_sweep(served: tuple[Path, list[Done]]) -> None:
+    assert not [line for done in served[1] for line in done.out.splitlines() if "View " in line]
+
+
 def test_artifacts_go_through_the_server(served: tuple[Path, list[Done]], server: Server, client: MlflowClient) -> None:
     folder, _ = served
     assert list(server.artifacts.rglob("model.keras"))
