@@ -3,12 +3,13 @@ PYTHON ?= python3
 PORT ?= 5000
 WORKERS ?= 2
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Python compiles what is used when it is used first: pip would compile all of it, which takes as long as installing.
+PIP := -m pip --quiet --disable-pip-version-check install --no-compile
 
 # The many processes of the tests start three times as fast with what Python has compiled.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-services ui bench clean
+.PHONY: sweep test types units test-services ui bench clean
 
 sweep: .venv/installed
 	$(BIN)/python -m harness +sweep=init_schemes
@@ -16,7 +17,12 @@ sweep: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	@$(MAKE) --no-print-directory --jobs=2 types units
+
+types: .venv/installed-dev
 	$(BIN)/mypy
+
+units: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 # The launchers and a tracking server for real: Ray, submitit, PostgreSQL (with apt, where it is not there), MLflow's server.
@@ -41,17 +47,16 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable .
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable .
 	touch $@
 
-.venv/installed-dev: .venv/installed
-	$(PIP) install --constraint constraints.txt --editable '.[dev]'
-	touch $@
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch .venv/installed $@
 
 # Apart from the others, as the Ray launcher takes no newer cloudpickle.
-.venv/installed-services: .venv/installed constraints-ray.txt
+.venv/installed-services: .venv/bin/python pyproject.toml constraints.txt constraints-ray.txt
 	$(PYTHON) -m venv .venv/services
 	grep -vE '^(cloudpickle|joblib)==' constraints.txt | cat - constraints-ray.txt > .venv/constraints-services.txt
-	.venv/services/bin/python -m pip --quiet --disable-pip-version-check install \
-		--constraint .venv/constraints-services.txt --editable '.[dev,slurm,ray,server]'
+	.venv/services/bin/python $(PIP) --constraint .venv/constraints-services.txt --editable '.[dev,slurm,ray,server]'
 	touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import shutil
 import signal
@@ -78,8 +79,13 @@ def opening(folder: Path, uri: str | None = None) -> subprocess.Popen[str]:
 
 
 def test_a_process_killed_while_it_makes_the_store_leaves_none_half_made(tmp_path: Path) -> None:
+    def tables() -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return max((file.stat().st_size for file in tmp_path.glob("*mlflow.db*")), default=0)
+        return 0
+
     with opening(tmp_path) as process:
-        while sum(file.stat().st_size for file in tmp_path.glob("*mlflow.db*")) < 100_000 and process.poll() is None:
+        while tables() < 100_000 and process.poll() is None:
             time.sleep(0.005)
         process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -88,10 +94,9 @@ def test_a_process_killed_while_it_makes_the_store_leaves_none_half_made(tmp_pat
     assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "mlflow.db"]
 
 
-@pytest.mark.parametrize("by_uri", [False, True])
-def test_two_processes_making_the_same_store_at_once_both_succeed(tmp_path: Path, by_uri: bool) -> None:
+def test_two_processes_making_the_same_store_at_once_both_succeed(tmp_path: Path) -> None:
     folder = tmp_path / "mlruns"
-    both = [opening(folder, sqlite_uri(folder) if by_uri else None) for _ in range(2)]
+    both = [opening(folder), opening(folder, sqlite_uri(folder))]
     ends = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert ends[0][0] == ends[1][0]
