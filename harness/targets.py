@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.quiet import import_tensorflow
+
 TARGET = "_target_"
+_ON_TENSORFLOW = ("harness.data.augment", "harness.layers")
 
 
 class TargetError(ValueError):
@@ -20,6 +23,8 @@ def locate(path: str) -> Callable[..., Any]:
         TargetError: no such module or attribute; the message names the nearest attribute.
     """
     module_name, _, name = path.rpartition(".")
+    if module_name.partition(".")[0] == "keras" or module_name in _ON_TENSORFLOW:
+        import_tensorflow()
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:

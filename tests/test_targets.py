@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 
 import pytest
 
@@ -20,6 +22,12 @@ HERE = f"{__name__}.scaled"
 
 def test_what_a_spec_names_is_called_with_its_arguments() -> None:
     assert build({"_target_": "datetime.date", "year": 2024, "month": 2, "day": 29}) == datetime.date(2024, 2, 29)
+
+
+def test_what_stands_on_tensorflow_is_found_without_its_lines_on_the_screen() -> None:
+    script = "from harness.targets import locate; print(locate('harness.data.augment.PadAndCrop').__name__)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("PadAndCrop\n", "")
 
 
 def test_nested_specs_are_built_first_in_mappings_and_lists() -> None:
