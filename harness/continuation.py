@@ -74,7 +74,7 @@ def origins(plan: "Plan", prepared: Prepared) -> dict[Block, Origin]:
     named = find_run(client, name)
     found = {}
     for run in _runs(client, named):
-        block = _block(plan, run)
+        block = _block(plan, prepared.arm, run)
         found[block] = _origin(client, run, prepared, block)
     if not found:
         raise ConfigError(f"resume_from: run {name} is no training run and no arm with finished ones")
@@ -88,11 +88,11 @@ def _runs(client: "MlflowClient", named: "Run") -> "list[Run]":
     return list(client.search_runs([named.info.experiment_id], parent, max_results=1000))
 
 
-def _block(plan: "Plan", run: "Run") -> Block:
+def _block(plan: "Plan", arm: Arm, run: "Run") -> Block:
     tags = run.data.tags
     for block in plan.blocks:
         if (str(block.id), "all" if block.draw_id is None else str(block.draw_id)) == (tags["block"], tags["draw"]):
-            if any(tags[f"seed.{stream}"] != str(value) for stream, value in block.seeds.items()):
+            if any(tags[f"seed.{stream}"] != str(value) for stream, value in arm.on(block).seeds.items()):
                 raise ConfigError(f"root_seed: run {run.info.run_id} had other seeds; give its root_seed")
             return block
     raise ConfigError(

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,7 +22,8 @@ from harness.progress import Display
 from harness.streams import Block
 from harness.tracking import provenance
 from harness.tracking.claims import Claim, Claims, Stop, Unclaimed
-from harness.tracking.runs import RunRecorder
+from harness.tracking.outages import Answer, OutageError, StoppedError, asked
+from harness.tracking.runs import RunRecorder, TakenOverError
 from harness.tracking.tracker import Earlier, Tracker, TrackingError, earlier_runs
 from harness.training import checkpoints, loop, memory
 from harness.training.feeds import Feed, feed
@@ -133,7 +135,7 @@ class Runner:
                 return
             prepared, began = cell.prepared, time.monotonic()
             try:
-                claim = self.claims.take(cell.run_key)
+                claim = self._asked(partial(self.claims.take, cell.run_key))
                 if claim is None:  # in training elsewhere: asked for again after the others
                     waiting.put(cell)
                     turned_away += 1
@@ -141,8 +143,9 @@ class Runner:
                         self.tracker.when_written(lambda: None)  # hears what is, so that no claim of ours is kept
                         self.stop.wait(self.claims.pause)
                     continue
-                turned_away, cell = 0, self._as_it_stands(cell)
+                turned_away = 0
                 try:
+                    cell = self._asked(partial(self._as_it_stands, cell))
                     if cell.earlier is not None and cell.earlier.finished and not self.rerun:
                         self.display.run_elsewhere(cell.name)
                     else:
@@ -152,9 +155,15 @@ class Runner:
                         self._train(replica, cell, began, claim)
                 finally:
                     self.tracker.when_written(claim.release)
-            except TrackingError:  # raised again where the tracker is closed
+            except TakenOverError:
+                waiting.put(cell)
+                continue
+            except (TrackingError, StoppedError):  # the first is raised again where the tracker is closed
                 self.stop.set()
                 return
+            except OutageError as error:
+                self._fail(cell, error)
+                self.stop.set()
             except Exception as error:
                 self._fail(cell, error)
             with contextlib.suppress(TrackingError):  # as above
@@ -172,6 +181,9 @@ class Runner:
                 self._likes[kind] = made
         return made
 
+    def _asked(self, question: Callable[[], Answer]) -> Answer:
+        return asked(question, self.tracker.patience, self.stop)
+
     def _as_it_stands(self, cell: Cell) -> Cell:
         """The cell with what other processes have made of its run since the sweep was planned."""
         if self.rerun or isinstance(self.claims, Unclaimed):
@@ -184,8 +196,10 @@ class Runner:
         prepared, block = cell.prepared, cell.block
         resume = checkpoint = None
         if cell.earlier is not None and not cell.earlier.finished:
-            checkpoint = self.tracker.last_checkpoint(cell.earlier.run_id)
-            resume = self.tracker.client.get_run(cell.earlier.run_id) if checkpoint is not None else None
+            run_id = cell.earlier.run_id
+            checkpoint = self._asked(partial(self.tracker.last_checkpoint, run_id))
+            if checkpoint is not None:
+                resume = self._asked(partial(self.tracker.client.get_run, run_id))
         origin = cell.origin
         if checkpoint is None and origin is not None:
             checkpoint = origin.checkpoint
@@ -208,12 +222,13 @@ class Runner:
             params(prepared.arm),
             resume,
             kept(prepared.arm.config.train.checkpoint.keep),
+            claim.lost,
         )
         try:
             if origin is not None and resume is None:
                 origin.retell(recorder)
             elif checkpoint is not None:
-                recorder.restore_layers(int(checkpoints.unpack(checkpoint)["step"]))
+                self._asked(partial(recorder.restore_layers, int(checkpoints.unpack(checkpoint)["step"])))
             recorder.artifact("config.yaml", config_yaml(prepared.arm.config))
             recorder.artifact("provenance.json", json.dumps(provenance_of(cell, replica.device), indent=2).encode())
             if prepared.arm.config.augment.layers and self._is_first(prepared):
@@ -228,6 +243,8 @@ class Runner:
                 stop=Stop(self.stop, claim.lost),
                 progress=self.display.steps,
             )
+        except TakenOverError:
+            raise
         except BaseException as error:
             told = memory.explained(error, prepared.arm.config.train.batch_size, replica.device)
             recorder.fail(told)

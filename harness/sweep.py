@@ -295,9 +295,10 @@ def train(
         Path(config.tracking.folder) / "unwritten",
         config.tracking.patience,
     )
+    gone_on = {ready[0].arm.on(block): origin for block, origin in (origins or {}).items()}
     earlier = {} if config.rerun else tracker.earlier(each.arm.key for each in ready)
     waiting = [
-        replace(cell, origin=(origins or {}).get(cell.block))
+        replace(cell, origin=gone_on.get(cell.block))
         for cell in cells(plan, ready, earlier)
         if cell.earlier is None or not cell.earlier.finished
     ]
@@ -380,7 +381,7 @@ def _print_plan(plan: Plan, ready: Sequence["Prepared"]) -> None:
     from rich.table import Table
 
     from harness.disk import forecast
-    from harness.tracking.store import StoreError, open_store
+    from harness.tracking.store import NoStoreError, open_store
     from harness.tracking.tracker import earlier_runs
 
     config, earlier = plan.config, {}
@@ -389,8 +390,8 @@ def _print_plan(plan: Plan, ready: Sequence["Prepared"]) -> None:
         experiment = client.get_experiment_by_name(config.sweep.name)
         if experiment is not None and not config.rerun:
             earlier = earlier_runs(client, experiment.experiment_id, [each.key for each in plan.arms])
-    except StoreError:
-        pass  # no store yet: nothing is done
+    except NoStoreError:
+        pass  # nothing is done
     table = Table(title=f"{config.sweep.name}: {len(plan.arms)} arms x {len(plan.blocks)} blocks", title_justify="left")
     for column in ("arm", "arm key", "steps", "done", "to go on", "to run"):
         table.add_column(column, justify="left" if column.startswith("arm") else "right")

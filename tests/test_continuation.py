@@ -132,6 +132,19 @@ def test_all_runs_of_an_arm_go_on_together(folder: Path) -> None:
     assert ends[0] == ends[1]
 
 
+def test_a_run_that_varies_one_stream_goes_on(folder: Path) -> None:
+    varied = [*SHORT, "vary=[init]", "sweep.name=varied"]
+    assert command(folder, varied)[0] == 0
+    assert command(folder, [*varied, "train.steps=24", "sweep.name=varied_long"])[0] == 0
+    origin = runs(folder, "varied")[1].info.run_id
+    more = [f"+resume_from={origin}", "train.steps=24", "sweep.name=varied_on"]
+    code, _, err = command(folder, [*varied, *more])
+    assert (code, err) == (0, "")
+    (gone_on,) = runs(folder, "varied_on")
+    assert gone_on.data.tags["resumed_from"] == origin
+    assert gone_on.data.tags["weights.final"] == runs(folder, "varied_long")[1].data.tags["weights.final"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

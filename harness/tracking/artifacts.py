@@ -11,6 +11,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from harness.targets import first_line
+from harness.tracking.store import StoreError
+
 CHECKPOINTS = "checkpoints"
 """The folder of a run's checkpoints."""
 
@@ -46,15 +49,23 @@ def write(client: MlflowClient, run: Run, files: Mapping[str, bytes]) -> None:
 
 
 def read(client: MlflowClient, run: Run, name: str) -> bytes | None:
-    """The content of a run's artifact, or None where there is none."""
+    """The content of a run's artifact, or None where there is none.
+
+    Raises:
+        StoreError: it may be there, but cannot be read now.
+    """
     folder = local_folder(run)
     try:
         if folder is not None:
             return (folder / name).read_bytes()
         with tempfile.TemporaryDirectory() as target:
             return Path(client.download_artifacts(run.info.run_id, name, target)).read_bytes()
-    except (MlflowException, OSError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (MlflowException, OSError) as error:
+        if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise StoreError(f"run {run.info.run_id}: {name} cannot be read: {first_line(error)}") from error
 
 
 def names(client: MlflowClient, run: Run, folder: str) -> list[str]:

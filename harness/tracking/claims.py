@@ -197,7 +197,8 @@ class StoreClaims:
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._prefix, self._beat, self._expires = f"harness-claim.{experiment_id}", beat, expires
         self._held: dict[str, _StoreClaim] = {}
-        self._seen: dict[str, tuple[tuple[str, str], float]] = {}
+        self._seen: dict[str, tuple[tuple[str, str], float, float]] = {}  # sign of life, since when, looked at last
+        self._undeleted: set[str] = set()
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._heart: threading.Thread | None = None
 
@@ -247,21 +248,29 @@ class StoreClaims:
 
     def delete(self, name: str) -> None:
         """Delete a claim's model: another may have done so, or may alone be allowed to."""
-        with contextlib.suppress(MlflowException):
+        try:
             self._client.delete_registered_model(name)
+            self._undeleted.discard(name)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
+                self._undeleted.add(name)  # the store is away: tried again
 
     def _there(self, key: str) -> list[RegisteredModel]:
         return list(self._client.search_registered_models(f"name LIKE '{self._prefix}.{key}.%'", max_results=100))
 
     def _is_dead(self, model: RegisteredModel) -> bool:
         tags, now = model.tags, time.monotonic()
+        if model.name in self._undeleted:
+            return True
         if (tags.get("host"), tags.get("boot")) == (socket.gethostname(), _boot()):
             return not provenance.alive(tags["host"], tags.get("pid", ""), tags.get("process_started", ""))
         life = (tags.get("holder", ""), tags.get("beat", ""))
         with self._lock:
-            seen, since = self._seen.get(model.name, (life, now))
-            self._seen[model.name] = (life, since if seen == life else now)
-            return now - self._seen[model.name][1] > self._expires
+            seen, since, looked = self._seen.get(model.name, (life, now, now))
+            if seen != life or now - looked > self._expires / 2:  # while nobody could look, nobody could beat
+                since = now
+            self._seen[model.name] = (life, since, now)
+            return bool(now - since > self._expires)
 
     def _live(self) -> None:
         count = 0
@@ -269,6 +278,8 @@ class StoreClaims:
             count += 1
             with self._lock:
                 held = list(self._held.items())
+            for name in list(self._undeleted):
+                self.delete(name)
             for name, claim in held:
                 try:
                     self._client.set_registered_model_tag(name, "beat", str(count))

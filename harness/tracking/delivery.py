@@ -1,28 +1,19 @@
 """Delivery of messages to a writer: what cannot be written now is kept on the disk, tried again, and never let go."""
 
-import errno
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-import requests
-import sqlalchemy.exc
 from mlflow.exceptions import MlflowException
 
-from harness.targets import first_line
 from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Opening, TestSet
 from harness.tracking.inbox import Inbox
+from harness.tracking.outages import FIRST_PAUSE, LONGEST_PAUSE, explained, may_pass
 from harness.tracking.spool import Spool
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
-PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ESTALE}
-
-AWAY = (sqlalchemy.exc.OperationalError, requests.RequestException, ConnectionError, TimeoutError)
-# MLflow's client of a server says no more than this.
-AWAY_SAID = re.compile(r"API request to .* failed with (exception|timeout exception|error code (429|5\d\d))")
+PARENT = "mlflow.parentRunId"
 
 Written = Entry | ArmStart | ArmEnd | TestSet
 
@@ -62,7 +53,9 @@ class Delivery:
         self.failed = False
         for folder in opening.left:
             try:
-                self._take_up(Spool(Path(folder)))
+                kept = Spool(Path(folder))
+                with kept.alone():
+                    self._take_up(kept)
             except Exception as error:
                 self._fail(error, None)
                 return
@@ -84,16 +77,20 @@ class Delivery:
             else:
                 self._wait(error, message, self._spool)
 
-    def _write(self, message: Written, again: bool = False) -> None:
+    def _write(self, message: Written, again: bool = False, runs: Mapping[str, str] | None = None) -> None:
         if isinstance(message, Entry) and message.run in self._lost:
             return
         try:
+            self._writer.recall(runs or {})
             self._writer.write(message, again)
         except MlflowException as error:
-            if not (isinstance(message, Entry) and is_lost(error)):
+            if isinstance(message, TestSet) or not is_lost(error):
                 raise
-            self._lost.add(message.run)
-            self._say(Lost(message.run, explained(error)))
+            key = message.run if isinstance(message, Entry) else message.arm_key
+            self._lost.add(key)
+            self._say(Lost(key, explained(error)))
+            if not isinstance(message, Entry):
+                print(f"the arm's run in MLflow was deleted: {explained(error)}", file=sys.stderr, flush=True)
 
     def _wait(self, error: Exception, first: Written, spool: Spool) -> None:
         print(
@@ -129,8 +126,8 @@ class Delivery:
     def _take_up(self, spool: Spool) -> None:
         """Write what is kept, in order."""
         for name, message, runs in spool.waiting():
-            self._writer.recall(runs)
-            self._write(message, again=True)
+            concerned = (message.run, (message.create or {}).get(PARENT)) if isinstance(message, Entry) else ()
+            self._write(message, True, {key: run for key, run in runs.items() if key in concerned})
             spool.done(name)
 
     def _fail(self, error: Exception, message: Written | None) -> None:
@@ -152,32 +149,6 @@ class Delivery:
         return True
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether it may work later: a server that is away, a store that is locked, a disk that is full."""
-    for each in _chain(error):
-        if isinstance(each, AWAY):
-            return True
-        if isinstance(each, OSError) and each.errno in PASSING:
-            return True
-        if isinstance(each, MlflowException):
-            if each.error_code in ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
-                return True
-            if AWAY_SAID.search(str(each)):
-                return True
-    return False
-
-
 def is_lost(error: MlflowException) -> bool:
     """Whether the run was deleted, for now or for good."""
     return error.error_code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in str(error)
-
-
-def explained(error: BaseException) -> str:
-    """One line: the database's own words, not what was wrapped around them."""
-    return first_line(list(_chain(error))[-1])[:300]
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__

@@ -154,7 +154,8 @@ class Results:
 
     @cached_property
     def _labels(self) -> pd.DataFrame:
-        return self.runs[["run_id", "arm", "draw", "block"]]
+        columns = ["run_id", "arm", "draw", "block"]
+        return self.runs[columns] if len(self.runs) else pd.DataFrame(columns=columns, dtype=object)
 
     @cached_property
     def curves(self) -> pd.DataFrame:

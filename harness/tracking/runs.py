@@ -1,5 +1,6 @@
 """The Recorder of one MLflow run."""
 
+import threading
 import time
 from collections.abc import Mapping
 
@@ -18,6 +19,10 @@ CURVES_OF_LAYERS = ("mean", "std", "zeros", "dead", "saturated", "ratio")
 """Moments that become step metrics; of weights and gradients only std. `histograms.npz` keeps all."""
 
 
+class TakenOverError(RuntimeError):
+    """A run that another process took for dead, and trains now."""
+
+
 class RunRecorder:
     """Reports one run to MLflow. Its calls return at once; the writer's process writes.
 
@@ -28,6 +33,7 @@ class RunRecorder:
         params: its config.
         resume: the interrupted run that goes on, or None.
         keep: how many checkpoints stay.
+        taken_over: set when another process trains the run; nothing is written into it from then on.
     """
 
     def __init__(
@@ -38,8 +44,10 @@ class RunRecorder:
         params: Mapping[str, object],
         resume: Run | None,
         keep: int,
+        taken_over: threading.Event | None = None,
     ) -> None:
         self._tracker, self._resumed, self._keep = tracker, resume, keep
+        self._taken_over = taken_over or threading.Event()
         self._run = tags["run_key"]
         self._metrics: list[Point] = []
         self._params = {} if resume else {name: str(value) for name, value in params.items()}
@@ -109,6 +117,8 @@ class RunRecorder:
     def _put(
         self, files: Mapping[str, bytes] | None = None, keep: int | None = None, status: str | None = None
     ) -> None:
+        if self._taken_over.is_set():
+            raise TakenOverError("another process trains it now")
         metrics, params, tags = self._metrics, self._params, self._tags
         self._metrics, self._params, self._tags = [], {}, {}
         self._written = time.monotonic()

@@ -1,6 +1,8 @@
 """What could not be written yet, kept on this machine's disk until it can: JSON beside the files, nothing that runs."""
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -44,6 +46,18 @@ class Spool:
 
     def __len__(self) -> int:
         return len(self._names())
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process writes what is kept here; there may be nothing left then."""
+        try:
+            file = (self.folder / "lock").open("w")
+        except FileNotFoundError:  # another has written all of it
+            yield
+            return
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def keep(self, message: Entry | ArmStart, runs: Mapping[str, str]) -> str:
         """Put a message at the end; its name.

@@ -15,6 +15,7 @@ from urllib.parse import quote
 os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # half a minute; 7 are four, in which Ctrl-C is not heard
 
 from mlflow import MlflowClient, set_tracking_uri
 from mlflow.entities import Run
@@ -32,6 +33,10 @@ SIGN_IN = (
 
 class StoreError(RuntimeError):
     """A store that does not answer or cannot be used; the message is one line."""
+
+
+class NoStoreError(StoreError):
+    """There is no store yet."""
 
 
 def sqlite_uri(folder: Path) -> str:
@@ -120,7 +125,7 @@ def _sqlite(database: Path, uri: str, named: str, create: bool) -> MlflowClient:
     try:
         if not create:
             if not database.exists() or database.stat().st_size == 0:  # or it is just being made
-                raise StoreError(f"{named}: no {database.name} there; train something first")
+                raise NoStoreError(f"{named}: no {database.name} there; train something first")
             _try_sqlite(database, named, write=False)
             return _client(uri)
         database.parent.mkdir(parents=True, exist_ok=True)

@@ -64,6 +64,7 @@ class Tracker:
         patience: float = 0.0,
     ) -> None:
         self.client, self.experiment_id, self.sweep = client, experiment_id, sweep
+        self.patience = patience
         self.tags = {"sweep": sweep, **provenance.process(), **provenance.git(), **tags}
         self._error: str | None = None
         self._test_sets: set[str] = set()

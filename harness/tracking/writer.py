@@ -24,6 +24,9 @@ from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Ope
 from harness.tracking.frames import Results
 from harness.tracking.inbox import Inbox
 
+ENDED = {"outcome", "outcome.step", "outcome.reason"}
+"""Tags that say how a run ended."""
+
 
 class Writer:
     """Writes what happens into one MLflow experiment, in the order in which it is told."""
@@ -80,6 +83,8 @@ class Writer:
         elif entry.resume is not None:
             self.client.update_run(entry.resume, status="RUNNING")
             self._runs[entry.run] = self.client.get_run(entry.resume)
+            for outdated in ENDED & self._runs[entry.run].data.tags.keys():
+                self.client.delete_tag(entry.resume, outdated)
         run = self._runs[entry.run]
         batches.log(self.client, run.info.run_id, [Metric(*point) for point in entry.metrics], entry.params, entry.tags)
         if entry.files:
@@ -163,4 +168,5 @@ if __name__ == "__main__":
     set_levels()
     gc.collect()
     gc.freeze()  # what the imports made stays; looking through it again and again takes longer than drawing a figure
+    gc.set_threshold(50_000, 20, 50)  # a figure makes many objects that are gone with it
     serve(Connection(int(sys.argv[1])))

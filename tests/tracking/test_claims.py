@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from mlflow import MlflowClient
 from test_cli import ENVIRONMENT, ended, here, save, start
 
 from harness.data.datasets import Dataset
+from harness.tracking import claims as claims_module
 from harness.tracking import provenance
 from harness.tracking.claims import Claims, FolderClaims, StoreClaims, Unclaimed, claims_of, hold
 from harness.tracking.store import StoreError, open_store, sqlite_uri
@@ -164,6 +167,37 @@ def test_a_holder_learns_that_its_claim_was_taken_over(tmp_path: Path, new_store
     claims.close()
 
 
+def test_while_nobody_could_look_a_claim_grows_no_older(
+    tmp_path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_store(tmp_path)
+    far = elsewhere(monkeypatch, tmp_path)
+    far._closed.set()  # it never beats, as while the store is away
+    assert far.take("a") is not None
+    near = StoreClaims(sqlite_uri(tmp_path), "1", expires=0.5)
+    for _ in range(3):
+        assert near.take("a") is None
+        time.sleep(0.7)
+
+
+def test_a_claim_that_could_not_be_deleted_stands_in_nobodys_way(tmp_path: Path, new_store: NewStore) -> None:
+    new_store(tmp_path)
+    claims = StoreClaims(sqlite_uri(tmp_path), "1")
+    claim = claims.take("a")
+    assert claim is not None
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as database:
+        database.execute("PRAGMA legacy_alter_table = ON")
+        database.execute("ALTER TABLE registered_models RENAME TO away")
+        claim.release()
+        database.execute("ALTER TABLE away RENAME TO registered_models")
+    assert models(tmp_path) == ["harness-claim.1.a.1"]
+    again = claims.take("a")
+    assert again is not None
+    again.release()
+    assert models(tmp_path) == []
+    claims.close()
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="file: runs cannot be claimed: "):
@@ -173,6 +207,34 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_without_others_every_claim_is_granted() -> None:
     assert Unclaimed().take("a") is not None
     assert Unclaimed().take("a") is not None
+
+
+def test_a_run_that_was_taken_over_is_waited_for_and_not_written_to(
+    tmp_path: Path, rows: Dataset, new_store: NewStore, monkeypatch: pytest.MonkeyPatch, slots: list[str]
+) -> None:
+    save(rows, tmp_path)
+    client = new_store(tmp_path / "mlruns")
+    uri = sqlite_uri(tmp_path / "mlruns")
+    monkeypatch.setattr(claims_module, "claims_of", lambda *_: StoreClaims(uri, "1", beat=0.05))
+    words = (*WORDS, "sweep.name=taken", "optimizer=sgd", "seeds=1", "train.steps=20000", "train.probe.at=[]")
+    seen: list[str] = []
+
+    def take_over() -> None:
+        while not seen:
+            seen.extend(name for name in models(tmp_path / "mlruns") if ".report." not in name)
+            time.sleep(0.01)
+        client.delete_registered_model(seen[0])
+
+    thread = threading.Thread(target=take_over)
+    thread.start()
+    done = here(tmp_path, *words)
+    thread.join()
+    assert done.code == 0, done
+    experiment = client.get_experiment_by_name("taken")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'run'")
+    assert [run.info.status for run in runs if "outcome" in run.data.tags] == ["FINISHED"]
+    assert "interrupted" not in {run.data.tags.get("outcome") for run in runs}
 
 
 WORDS = (

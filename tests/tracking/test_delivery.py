@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import signal
@@ -15,18 +16,23 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from harness.data.datasets import Dataset
 from harness.tracking import child
-from harness.tracking.delivery import may_pass
-from harness.tracking.entries import ArmStart, Entry
+from harness.tracking.delivery import Delivery
+from harness.tracking.entries import ArmStart, Entry, Opening
+from harness.tracking.inbox import Inbox
+from harness.tracking.outages import OutageError, StoppedError, asked, may_pass
 from harness.tracking.spool import Spool
 from harness.tracking.store import experiment_id
 from harness.tracking.tracker import LostRunError, Tracker
+from harness.tracking.writer import Writer
 
 ARM, RUN, OTHER = "a" * 16, "b" * 16, "c" * 16
 TAGS = {"kind": "run", "run_key": RUN, "mlflow.parentRunId": ARM}
@@ -190,6 +196,95 @@ def test_a_run_deleted_while_it_trains_is_lost_alone(tmp_path: Path, store: tupl
     tracker.put(Entry(OTHER, metrics=[("loss", 1.0, 1, 1)], status="FINISHED"))
     tracker.close()
     assert losses(store, OTHER) == [(1, 1.0)]
+
+
+def test_an_arm_deleted_while_its_runs_train_costs_its_aggregates_alone(
+    tmp_path: Path, store: tuple[MlflowClient, str], rows: Dataset
+) -> None:
+    client, experiment = store
+    tracker = Tracker(client, experiment, "any", {}, tmp_path / "unwritten", 5)
+    tracker.start_arm("arm", ARM, {})
+    tracker.put(Entry(RUN, create=TAGS))
+    started = threading.Event()
+    tracker.when_written(started.set)
+    while not started.wait(0.05):
+        tracker.when_written(started.set)
+    (arm,) = client.search_runs([experiment], "tags.kind = 'arm'")
+    client.delete_run(arm.info.run_id)
+    tracker.end_arm(ARM, [RUN], rows, False)
+    tracker.put(Entry(RUN, metrics=[("loss", 1.0, 1, 1)], status="FINISHED"))
+    tracker.close()
+    assert losses(store) == [(1, 1.0)]
+
+
+def left_behind(folder: Path, *messages: tuple[Entry, dict[str, str]]) -> Opening:
+    """What a process that has died kept in a folder, to be taken up."""
+    for message, runs in messages:
+        Spool(folder).keep(message, runs)
+    return Opening("", "", "any", "", {}, None, [str(folder)], 5.0, None)
+
+
+def taken_up(store: tuple[MlflowClient, str], opening: Opening) -> Delivery:
+    here, _ = Pipe()
+    return Delivery(Writer(store[0].tracking_uri, store[1], "any"), opening, Inbox(here), lambda said: None)
+
+
+def test_a_run_deleted_for_good_keeps_nothing_else_from_being_written(
+    tmp_path: Path, store: tuple[MlflowClient, str]
+) -> None:
+    client, experiment = store
+    there = client.create_run(experiment, tags={"run_key": OTHER}).info.run_id
+    known = {RUN: "0" * 32, OTHER: there}
+    point = Entry(RUN, metrics=[("loss", 1.0, 1, 1)])
+    opening = left_behind(tmp_path / "left", (point, known), (dataclasses.replace(point, run=OTHER), known))
+    assert not taken_up(store, opening).failed
+    assert losses(store, OTHER) == [(1, 1.0)]
+    assert not (tmp_path / "left").exists()
+
+
+def test_what_was_left_is_written_once_by_those_that_start_together(
+    tmp_path: Path, store: tuple[MlflowClient, str]
+) -> None:
+    client, experiment = store
+    there = client.create_run(experiment, tags={"run_key": RUN}).info.run_id
+    points = [(Entry(RUN, metrics=[("loss", 1.0, step, step)]), {RUN: there}) for step in range(20)]
+    opening, failed = left_behind(tmp_path / "left", *points), []
+    everyone = [threading.Thread(target=lambda: failed.append(taken_up(store, opening).failed)) for _ in range(4)]
+    for one in everyone:
+        one.start()
+    for one in everyone:
+        one.join()
+    assert failed == [False] * 4
+    assert losses(store) == [(step, 1.0) for step in range(20)]
+
+
+def test_a_store_that_is_away_is_asked_again_until_it_answers() -> None:
+    answers: list[str | Exception] = [ConnectionError("away"), ConnectionError("away"), "here"]
+
+    def question() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert asked(question, 60, threading.Event()) == "here"
+
+
+def test_asking_ends_with_patience_or_when_told_to_and_never_begins_for_what_will_not_pass() -> None:
+    def away() -> None:
+        raise ConnectionError("no route")
+
+    def broken() -> None:
+        raise KeyError("run")
+
+    stopped = threading.Event()
+    with pytest.raises(OutageError, match=r"^MLflow did not answer for 0 s: no route$"):
+        asked(away, 0, stopped)
+    with pytest.raises(KeyError):
+        asked(broken, 60, stopped)
+    stopped.set()
+    with pytest.raises(StoppedError):
+        asked(away, 60, stopped)
 
 
 class Server:

@@ -67,6 +67,16 @@ def test_a_folder_whose_database_would_lie_beside_it_is_refused(name: str, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_read_is_not_one_that_is_not_there(tmp_path: Path, new_store: NewStore) -> None:
+    client = new_store(tmp_path)
+    run = client.create_run(experiment_id(client, "mine", tmp_path / "artifacts"))
+    artifacts.write(client, run, {"a/b.txt": b"here"})
+    assert artifacts.read(client, run, "a/c.txt") is None
+    assert artifacts.read(client, run, "a/b.txt/c") is None
+    with pytest.raises(StoreError, match=rf"^run {run.info.run_id}: a cannot be read: .*Is a directory"):
+        artifacts.read(client, run, "a")
+
+
 def opening(folder: Path, uri: str | None = None) -> subprocess.Popen[str]:
     """A process that opens the store, making it where it is not there, and prints the id of an experiment."""
     script = (

@@ -312,6 +312,12 @@ def test_a_plan_says_what_is_done_and_changes_nothing(swept: Swept, tmp_path: Pa
 # Frames
 
 
+def test_a_plan_on_a_server_that_is_not_there_is_refused(tmp_path: Path, slots: list[str]) -> None:
+    done = command(tmp_path, "arch=softmax", "tracking.uri=http://127.0.0.1:9", "dry_run=true")
+    assert done.code == 2
+    assert done.err.startswith("error: tracking.uri=http://127.0.0.1:9: no MLflow server answers")
+
+
 def test_runs_are_one_row_each(results: Results) -> None:
     runs = results.runs
     assert len(runs) == 6

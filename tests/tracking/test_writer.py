@@ -63,6 +63,15 @@ def test_what_is_told_of_a_run_is_in_the_store_when_the_tracker_is_closed(
     assert run.data.tags["mlflow.parentRunId"] == arm.info.run_id
 
 
+def test_a_run_that_goes_on_no_longer_says_how_it_ended(tracker: Tracker, store: tuple[MlflowClient, str]) -> None:
+    run = store[0].create_run(store[1], tags=TAGS | {"outcome": "interrupted", "outcome.reason": "stopped"})
+    tracker.put(Entry(RUN, resume=run.info.run_id))
+    tracker.put(Entry(RUN, tags={"outcome": "finished", "outcome.reason": ""}, status="FINISHED"))
+    tracker.close()
+    tags = the_run(store).data.tags
+    assert {name: tags[name] for name in tags if name.startswith("outcome")} == {"outcome": "finished"}
+
+
 def test_entries_of_one_run_join_to_what_they_say_one_after_another() -> None:
     first = Entry(RUN, create=TAGS, metrics=[("m", 1.0, 1, 1)], tags={"t": "old"}, files={"f": b"old"}, keep=2)
     both = first.then(Entry(RUN, metrics=[("m", 2.0, 2, 2)], tags={"t": "new"}, files={"f": b"new"}, status="KILLED"))
