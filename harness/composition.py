@@ -1,6 +1,7 @@
 """Where Hydra meets the harness: from the words of a command line to arms."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from harness.config import FREE, Arm, ConfigError, known_keys, resolve, unknown_key
+from harness.config import FREE, Arm, Config, ConfigError, known_keys, resolve, unknown_key
 from harness.targets import TargetError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -54,13 +56,16 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
     overrides = [as_hydra(override) for override in overrides]
     try:
         with loaded(overrides, config_dir) as (loader, master):
+            assert isinstance(loader, ConfigLoaderImpl)
             if master.hydra.runtime.choices.get("hydra/sweeper") != "basic":
                 raise ConfigError(
                     "hydra/sweeper: only basic is supported: arms must be known before any of them trains"
                 )
             swept = dict(master.hydra.sweeper.params or {})
             listed = [as_hydra(f"{key}={value}") for key, value in swept.items()] + list(master.hydra.overrides.task)
-            (jobs,) = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(listed), None)
+            parsed = OverridesParser.create(loader).parse_overrides(listed)
+            _refuse_lists(loader, parsed)
+            (jobs,) = BasicSweeper.split_arguments(parsed, None)
             varying = {str(key) for key in swept} | {
                 job[i].partition("=")[0].lstrip("+") for job in jobs for i in range(len(job)) if job[i] != jobs[0][i]
             }
@@ -76,6 +81,8 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explained(error, overrides)) from None
     except (ValueError, YAMLError) as error:
+        if "Config group override" in str(error):
+            raise ConfigError(_explained(error, overrides)) from None
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {error}".split())) from None
     launcher = master.hydra.runtime.choices.get("hydra/launcher", "basic")
     return Composition(arms, launcher, tuple(whole for _, _, whole in rows), tuple(overrides), config_dir)
@@ -91,7 +98,9 @@ def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Seque
             yield master.copy()
             continue
         groups, values = [], []
-        for override, text in zip(parser.parse_overrides([*job]), job, strict=True):
+        parsed = parser.parse_overrides([*job])
+        _refuse_lists(loader, parsed)
+        for override, text in zip(parsed, job, strict=True):
             if loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict):
                 groups.append(text)
             else:
@@ -167,14 +176,52 @@ def arm(composed: DictConfig, job: Sequence[str], swept: set[str], first: str = 
     names = [first] if first else []
     names += [override.lstrip("+") for override in job if override.partition("=")[0].lstrip("+") in swept]
     config = resolve(composed)
+    _refuse_twice_said(job, config)
     config.sweep.swept = sorted(swept)
     return Arm(",".join(names) or "default", config, groups)
+
+
+def _refuse_lists(loader: ConfigLoaderImpl, overrides: Sequence[Override]) -> None:
+    """Refuse several files of a group for one arm, of which Hydra would let the last go before the others."""
+    for override in overrides:
+        group, names = override.key_or_group, override.value()
+        if isinstance(names, list) and group != "augment" and loader.repository.group_exists(group):
+            several = ",".join(map(str, names))
+            raise ConfigError(
+                f"{group}: got [{several}]; allowed: one name, or names without brackets, each of which is an arm: "
+                f"{group}={several} (only augment takes a list)"
+            )
+
+
+def _refuse_twice_said(job: Sequence[str], config: Config) -> None:
+    """Refuse what was asked for, but another key goes before it."""
+    given = {override.partition("=")[0].lstrip("+"): override.partition("=")[2] for override in job}
+    if given.get("train.epochs", "null") != "null" and config.train.steps is not None:
+        raise ConfigError(
+            f"train.epochs: got {given['train.epochs']}, but train.steps={config.train.steps} goes before it; "
+            "add train.steps=null"
+        )
+    if "optimizer.learning_rate" in given and "learning_rate.value" in given:
+        raise ConfigError(
+            f"optimizer.learning_rate: got {given['optimizer.learning_rate']} beside learning_rate.value="
+            f"{given['learning_rate.value']}; give the second alone"
+        )
 
 
 def _explained(error: Exception, overrides: Sequence[str]) -> str:
     """Hydra's message in one line; for a key that does not exist, the nearest ones."""
     cause = error.__cause__
     text = " ".join(f"{error} {cause if cause is not None else ''}".split())
+    given = {override.partition("=")[0].lstrip("+"): override.partition("=")[2] for override in overrides}
+    place = re.search(r"full_key: (\S+)", text)
+    if "is not a ListConfig" in text and place is not None and place[1] in given:
+        return f"{place[1]}: got {given[place[1]]}; allowed: a list: {place[1]}=[{given[place[1]]}]"
+    if "Config group override must be a string" in text:
+        for group in (key for key in given if (config_folder() / key).is_dir()):
+            names = sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
+            if not set(given[group].split(",")) & set(names):
+                number = f"; a number is {group}.value={given[group]}" if group == "learning_rate" else ""
+                return f"{group}: got {given[group]}; allowed: {', '.join(names)}{number}"
     for aside in (" full_key:", " Config search path:", " See https://hydra.cc/docs/1.2/"):
         text = text.partition(aside)[0]
     if "defaults list" not in text and ("Could not override" in text or "not in struct" in text):

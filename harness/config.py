@@ -288,10 +288,19 @@ class Arm:
     def run_key(self, block: Block, data_digest: str) -> str:
         """The identity of the arm's run on a block: (arm, seeds of the streams, digest of the arrays).
 
-        With `vary` also the block's number, as blocks may then have the same seeds: what differs is the numerics.
+        With `vary` also the block's number, as blocks may then have the same seeds: what differs is the numerics. Where
+        the number of draws says how many examples one of them has, and which, also that.
         """
         number = [] if self.config.vary is None else [block.id]
-        return _digest([self.key, self.on(block).seeds, data_digest, *number])
+        draw = self.config.draw
+        shared_out = draw.scheme == "disjoint" or (draw.scheme == "subsample" and draw.examples is None)
+        parts = [f"{number_of_draws(self.config)} draws"] if shared_out else []
+        return _digest([self.key, self.on(block).seeds, data_digest, *number, *parts])
+
+
+def number_of_draws(config: Config) -> int:
+    """How many different draws of the training data the blocks of a config make."""
+    return config.draws if config.draws is not None else max(block_ids(config.seeds)) + 1
 
 
 def _digest(content: object) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config import NOT_IDENTITY, Arm, Config, ConfigError, stored
-from harness.prepared import Draws, Prepared, number_of_draws
+from harness.config import NOT_IDENTITY, Arm, Config, ConfigError, number_of_draws, stored
+from harness.prepared import Draws, Prepared
 from harness.runner import flat
 from harness.streams import Block
 from harness.tracking import artifacts, histograms
@@ -117,7 +117,10 @@ def _origin(client: "MlflowClient", run: "Run", prepared: Prepared, block: Block
         )
     old = stored((artifacts.read(client, run, "config.yaml") or b"{}").decode())
     for key, (before, now) in _differences(old, config):
-        raise ConfigError(f"{key}: got {now}, but run {run_id} had {before}; a run goes on with what it began with")
+        raise ConfigError(
+            f"{key}: got {now}, but run {run_id} had {before}; a run goes on with what it began with: give its "
+            f"command's words again ({tags.get('command', 'not known')})"
+        )
     if config.draw.scheme not in ("all", "bootstrap") and number_of_draws(old) != number_of_draws(config):
         raise ConfigError(f"seeds: run {run_id} was one of {number_of_draws(old)} draws, not {number_of_draws(config)}")
     step, rates = int(tags["outcome.step"]), prepared.recipe.learning_rates

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from harness import durations
-from harness.config import Arm, Config, ConfigError, Schedule, block_ids
+from harness.config import Arm, Config, ConfigError, Schedule, number_of_draws
 from harness.data import draws
 from harness.data.datasets import Dataset
 from harness.data.preprocess import Affine
@@ -206,11 +206,6 @@ def build_net(config: Config, shape: tuple[int, ...], classes: int, where: str =
         raise ConfigError(
             f"arch={name}: its weights do not fit in memory ({first_line(error)[:200]}); make it smaller"
         ) from None
-
-
-def number_of_draws(config: Config) -> int:
-    """How many different draws of the training data the blocks of a config make."""
-    return config.draws if config.draws is not None else max(block_ids(config.seeds)) + 1
 
 
 class Draws:

@@ -18,6 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from harness.__main__ import one_line_errors
 
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"} & set(given):
+        print(__doc__)
+        return 0
     try:
         plan = sweep.Plan(composition.compose(given).arms[:1])
         slots = sweep.open_slots(plan.config)

@@ -437,6 +437,33 @@ def test_a_negative_rate_of_the_optimizers_is_refused() -> None:
     assert refusal("optimizer.learning_rate=-1").startswith("learning_rate.value: got -1.0")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optimizer=[sgd,adam]"], "optimizer: got [sgd,adam]; allowed: one name, or names without brackets"),
+        (["sweep.arms=[['regularizer=[l2,dropout]']]"], "regularizer: got [l2,dropout]; allowed: one name"),
+        (
+            ["learning_rate=0.1"],
+            "learning_rate: got 0.1; allowed: constant, cosine, exponential, step; a number is learn",
+        ),
+        (["vary=init"], "vary: got init; allowed: a list: vary=[init]"),
+        (["train.steps=50", "train.epochs=3"], "train.epochs: got 3, but train.steps=50 goes before it; add train.st"),
+        (["+debug=smoke", "train.epochs=3"], "train.epochs: got 3, but train.steps=8 goes before it; add train.steps="),
+        (
+            ["learning_rate.value=0.01", "optimizer.learning_rate=0.5"],
+            "optimizer.learning_rate: got 0.5 beside learning_rate.value=0.01; give the second alone",
+        ),
+    ],
+)
+def test_what_would_be_ignored_or_is_often_mistyped_is_refused_with_what_to_write(words: list[str], said: str) -> None:
+    assert refusal(*words).startswith(said)
+
+
+def test_epochs_count_where_steps_are_taken_back(compose: Compose) -> None:
+    (arm,) = compose("+debug=smoke", "train.epochs=3", "train.steps=null")
+    assert (arm.config.train.steps, arm.config.train.epochs) == (None, 3)
+
+
 def test_a_missing_value_is_asked_for() -> None:
     assert refusal("data=npz") == "data.path: needs a value; give data.path=…"
 
@@ -664,6 +691,22 @@ def test_a_run_is_its_arm_its_seeds_and_its_data() -> None:
     }
     assert len(keys) == 5
     assert arm.run_key(Block.of(0), "abc") == Arm("another name", Config()).run_key(Block.of(0), "abc")
+
+
+@pytest.mark.parametrize(
+    ("draw", "counts"),
+    [
+        (["draw.scheme=disjoint"], True),
+        (["draw.scheme=subsample"], True),
+        (["draw.scheme=subsample", "draw.examples=50"], False),
+        (["draw.scheme=bootstrap"], False),
+    ],
+)
+def test_the_number_of_draws_is_part_of_a_run_whose_examples_it_decides(
+    draw: list[str], counts: bool, compose: Compose
+) -> None:
+    keys = {compose(*draw, f"draws={count}")[0].run_key(Block.of(0), "abc") for count in (2, 3)}
+    assert len(keys) == 1 + counts
 
 
 def test_the_resolved_config_is_plain_yaml(config_of: ConfigOf) -> None:

@@ -114,8 +114,13 @@ class Results:
     def _by_id(self) -> dict[str, Run]:
         return {run.info.run_id: run for run in self._found}
 
+    @cached_property
+    def _declared_names(self) -> dict[str, str]:
+        return {} if self.declaration is None else {key: arm for arm, key in self.declaration.arms.items()}
+
     def _name(self, run: Run) -> str:
-        return str(run.data.tags["arm"])
+        """The name of its arm when the sweep was last started, which may have changed other things before."""
+        return self._declared_names.get(run.data.tags["arm_key"], str(run.data.tags["arm"]))
 
     @cached_property
     def runs(self) -> pd.DataFrame:

@@ -92,7 +92,8 @@ def experiment_id(client: MlflowClient, name: str, artifacts: Path | None) -> st
     if found.lifecycle_stage == "deleted":
         raise StoreError(
             f"sweep.name={name}: its experiment is in MLflow's trash; restore it with "
-            f"`mlflow experiments restore -x {found.experiment_id}` or take another name"
+            f"`MLFLOW_TRACKING_URI={without_password(client.tracking_uri)} mlflow experiments restore -x "
+            f"{found.experiment_id}` or take another name"
         )
     return str(found.experiment_id)
 
