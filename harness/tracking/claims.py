@@ -198,7 +198,7 @@ class StoreClaims:
         self._prefix, self._beat, self._expires = f"harness-claim.{experiment_id}", beat, expires
         self._held: dict[str, _StoreClaim] = {}
         self._seen: dict[str, tuple[tuple[str, str], float, float]] = {}  # sign of life, since when, looked at last
-        self._undeleted: set[str] = set()
+        self._abandoned: dict[str, str] = {}  # holder -> name, of ours that nobody holds, if they are still there
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._heart: threading.Thread | None = None
 
@@ -213,16 +213,19 @@ class StoreClaims:
             return None
         known = {each.name for each in dead}
         name = f"{self._prefix}.{key}.{1 + max((_generation(each) for each in dead), default=0)}"
-        tags = {**provenance.process(), "boot": _boot(), "holder": uuid.uuid4().hex, "beat": "0"}
+        holder = uuid.uuid4().hex
+        tags = {**provenance.process(), "boot": _boot(), "holder": holder, "beat": "0"}
         try:
             self._client.create_registered_model(name, tags=tags, description="A run in training; deleted at its end.")
+            others = {each.name for each in self._there(key)} - known - {name}
         except MlflowException as error:
+            self._abandoned[holder] = name  # made after all, perhaps, but the answer was lost
             if error.error_code == "RESOURCE_ALREADY_EXISTS":
                 return None
             raise
-        claim = _StoreClaim(self, name)
-        if {each.name for each in self._there(key)} - known - {name}:
-            self.delete(name)
+        claim = _StoreClaim(self, name, holder)
+        if others:
+            self.delete(name, holder)
             return None
         with self._lock:
             self._held[name] = claim
@@ -246,21 +249,31 @@ class StoreClaims:
         with self._lock:
             return self._held.pop(name, None) is not None
 
-    def delete(self, name: str) -> None:
-        """Delete a claim's model: another may have done so, or may alone be allowed to."""
+    def delete(self, name: str, holder: str | None = None) -> None:
+        """Delete a claim's model: another may have done so, or may alone be allowed to. Ours is tried again."""
         try:
             self._client.delete_registered_model(name)
-            self._undeleted.discard(name)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
-                self._undeleted.add(name)  # the store is away: tried again
+            if holder is not None and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                self._abandoned[holder] = name
+
+    def _clear(self) -> None:
+        """Delete what was abandoned and is there."""
+        for holder, name in list(self._abandoned.items()):
+            try:
+                if self._client.get_registered_model(name).tags.get("holder") == holder:
+                    self._client.delete_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    continue
+            del self._abandoned[holder]
 
     def _there(self, key: str) -> list[RegisteredModel]:
         return list(self._client.search_registered_models(f"name LIKE '{self._prefix}.{key}.%'", max_results=100))
 
     def _is_dead(self, model: RegisteredModel) -> bool:
         tags, now = model.tags, time.monotonic()
-        if model.name in self._undeleted:
+        if tags.get("holder") in self._abandoned:
             return True
         if (tags.get("host"), tags.get("boot")) == (socket.gethostname(), _boot()):
             return not provenance.alive(tags["host"], tags.get("pid", ""), tags.get("process_started", ""))
@@ -278,8 +291,7 @@ class StoreClaims:
             count += 1
             with self._lock:
                 held = list(self._held.items())
-            for name in list(self._undeleted):
-                self.delete(name)
+            self._clear()
             for name, claim in held:
                 try:
                     self._client.set_registered_model_tag(name, "beat", str(count))
@@ -289,12 +301,12 @@ class StoreClaims:
 
 
 class _StoreClaim:
-    def __init__(self, claims: StoreClaims, name: str) -> None:
-        self._claims, self._name, self.lost = claims, name, threading.Event()
+    def __init__(self, claims: StoreClaims, name: str, holder: str) -> None:
+        self._claims, self._name, self._holder, self.lost = claims, name, holder, threading.Event()
 
     def release(self) -> None:
         if self._claims.forget(self._name):
-            self._claims.delete(self._name)
+            self._claims.delete(self._name, self._holder)
 
 
 def _generation(model: RegisteredModel) -> int:

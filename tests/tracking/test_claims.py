@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from test_cli import ENVIRONMENT, ended, here, save, start
 
 from harness.data.datasets import Dataset
@@ -194,6 +195,28 @@ def test_a_claim_that_could_not_be_deleted_stands_in_nobodys_way(tmp_path: Path,
     again = claims.take("a")
     assert again is not None
     again.release()
+    assert models(tmp_path) == []
+    claims.close()
+
+
+def test_a_claim_that_was_made_though_the_answer_was_lost_stands_in_nobodys_way(
+    tmp_path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_store(tmp_path)
+    claims = StoreClaims(sqlite_uri(tmp_path), "1")
+    create = claims._client.create_registered_model
+
+    def cut_off(*arguments: object, **named: object) -> None:
+        create(*arguments, **named)
+        raise MlflowException("API request to http://x failed with exception Connection aborted")
+
+    monkeypatch.setattr(claims._client, "create_registered_model", cut_off)
+    with pytest.raises(MlflowException, match="aborted"):
+        claims.take("a")
+    monkeypatch.undo()
+    claim = claims.take("a")
+    assert claim is not None
+    claim.release()
     assert models(tmp_path) == []
     claims.close()
 
