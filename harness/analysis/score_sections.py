@@ -156,7 +156,8 @@ def pairwise(study: Study) -> Section:
         )
     caption = (
         "Test accuracy, differences in points. This test set: new blocks, the same test examples. Test distribution: "
-        "new blocks and new test examples. Family: "
+        "new blocks and new test examples; of few blocks it can be the narrower one, as the examples add degrees of "
+        "freedom. Family: "
         f"{_family(study)}, {len(table)} "
         f"comparisons, corrected by {'Holm' if study.rules.correction == 'holm' else 'max-T sign-flip'}. "
     )
