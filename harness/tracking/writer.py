@@ -158,7 +158,7 @@ def serve(connection: Connection) -> None:
 def _writer(opening: Opening) -> Writer:
     os.environ.update(opening.environment)
     # Waiting for a server is for Delivery, which keeps what comes meanwhile.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.chdir(opening.folder)
     return Writer(opening.uri, opening.experiment_id, opening.sweep, opening.claim)

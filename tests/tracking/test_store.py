@@ -247,5 +247,6 @@ def test_an_experiment_in_the_trash_is_refused_with_the_way_out(tmp_path: Path, 
     client = new_store(tmp_path)
     number = experiment_id(client, "mine", tmp_path / "artifacts")
     client.delete_experiment(number)
-    with pytest.raises(StoreError, match=f"sweep.name=mine: .*`mlflow experiments restore -x {number}`"):
+    restore = f"MLFLOW_TRACKING_URI={sqlite_uri(tmp_path)} mlflow experiments restore -x"
+    with pytest.raises(StoreError, match=f"sweep.name=mine: .*`{restore} {number}`"):
         experiment_id(client, "mine", tmp_path / "artifacts")

@@ -315,13 +315,11 @@ def test_a_plan_says_what_is_done_and_changes_nothing(swept: Swept, tmp_path: Pa
 def test_a_run_bears_the_name_that_its_arm_has_now(tmp_path: Path, rows: Dataset, slots: list[str]) -> None:
     save(rows, tmp_path / "rows.npz")
     words = ("sweep.name=grows", *SWEEP[5:-5], "seeds=1", "train.steps=2", "train.batch_size=10", "train.probe.at=[]")
-    for optimizer, trained in (("sgd", 1), ("sgd,adam", 1), ("adam", 0)):
+    for optimizer in ("sgd", "adam,sgd"):
         done = command(tmp_path, *words, f"optimizer={optimizer}")
-        assert (done.code, done.out.count("seed 0: test accuracy")) == (0, trained), done
-    named = command(tmp_path, *words, "optimizer=adam,sgd")
-    assert named.code == 0
+        assert (done.code, done.out.count("seed 0: test accuracy")) == (0, 1), done
     assert load("grows", folder=tmp_path / "mlruns").runs["arm"].tolist() == ["optimizer=adam", "optimizer=sgd"]
-    assert "missing" not in named.out
+    assert "missing" not in done.out
 
 
 def test_a_plan_on_a_server_that_is_not_there_is_refused(tmp_path: Path, slots: list[str]) -> None:
