@@ -50,7 +50,7 @@ def _run(overrides: Sequence[str], config_dir: str | None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted before any training", file=sys.stderr)
+        print("interrupted; the same command goes on", file=sys.stderr)
         return 130
 
 
