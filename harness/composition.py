@@ -56,16 +56,13 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
     overrides = [as_hydra(override) for override in overrides]
     try:
         with loaded(overrides, config_dir) as (loader, master):
-            assert isinstance(loader, ConfigLoaderImpl)
             if master.hydra.runtime.choices.get("hydra/sweeper") != "basic":
                 raise ConfigError(
                     "hydra/sweeper: only basic is supported: arms must be known before any of them trains"
                 )
             swept = dict(master.hydra.sweeper.params or {})
             listed = [as_hydra(f"{key}={value}") for key, value in swept.items()] + list(master.hydra.overrides.task)
-            parsed = OverridesParser.create(loader).parse_overrides(listed)
-            _refuse_lists(loader, parsed)
-            (jobs,) = BasicSweeper.split_arguments(parsed, None)
+            (jobs,) = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(listed), None)
             varying = {str(key) for key in swept} | {
                 job[i].partition("=")[0].lstrip("+") for job in jobs for i in range(len(job)) if job[i] != jobs[0][i]
             }
@@ -94,12 +91,12 @@ def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Seque
     parser, chosen = OverridesParser.create(loader), dict[tuple[str, ...], DictConfig]()
     already = list(master.hydra.overrides.task)
     for job in jobs:
+        parsed = parser.parse_overrides([*job])
+        _refuse_lists(loader, parsed)
         if [*job] == already:
             yield master.copy()
             continue
         groups, values = [], []
-        parsed = parser.parse_overrides([*job])
-        _refuse_lists(loader, parsed)
         for override, text in zip(parsed, job, strict=True):
             if loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict):
                 groups.append(text)
@@ -193,9 +190,14 @@ def _refuse_lists(loader: ConfigLoaderImpl, overrides: Sequence[Override]) -> No
             )
 
 
+def _given(overrides: Sequence[str]) -> dict[str, str]:
+    """Key -> text of what was given, the last of several."""
+    return {override.partition("=")[0].lstrip("+"): override.partition("=")[2] for override in overrides}
+
+
 def _refuse_twice_said(job: Sequence[str], config: Config) -> None:
     """Refuse what was asked for, but another key goes before it."""
-    given = {override.partition("=")[0].lstrip("+"): override.partition("=")[2] for override in job}
+    given = _given(job)
     if given.get("train.epochs", "null") != "null" and config.train.steps is not None:
         raise ConfigError(
             f"train.epochs: got {given['train.epochs']}, but train.steps={config.train.steps} goes before it; "
@@ -212,7 +214,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     """Hydra's message in one line; for a key that does not exist, the nearest ones."""
     cause = error.__cause__
     text = " ".join(f"{error} {cause if cause is not None else ''}".split())
-    given = {override.partition("=")[0].lstrip("+"): override.partition("=")[2] for override in overrides}
+    given = _given(overrides)
     place = re.search(r"full_key: (\S+)", text)
     if "is not a ListConfig" in text and place is not None and place[1] in given:
         return f"{place[1]}: got {given[place[1]]}; allowed: a list: {place[1]}=[{given[place[1]]}]"
