@@ -54,6 +54,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
         ConfigError: Hydra or the schema refuses something.
     """
     overrides = [as_hydra(override) for override in overrides]
+    _parsed(OverridesParser.create(), overrides)
     try:
         with loaded(overrides, config_dir) as (loader, master):
             if master.hydra.runtime.choices.get("hydra/sweeper") != "basic":
@@ -91,7 +92,7 @@ def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Seque
     parser, chosen = OverridesParser.create(loader), dict[tuple[str, ...], DictConfig]()
     already = list(master.hydra.overrides.task)
     for job in jobs:
-        parsed = parser.parse_overrides([*job])
+        parsed = _parsed(parser, job)
         _refuse_lists(loader, parsed)
         if [*job] == already:
             yield master.copy()
@@ -176,6 +177,26 @@ def arm(composed: DictConfig, job: Sequence[str], swept: set[str], first: str = 
     _refuse_twice_said(job, config)
     config.sweep.swept = sorted(swept)
     return Arm(",".join(names) or "default", config, groups)
+
+
+def _parsed(parser: OverridesParser, overrides: Sequence[str]) -> list[Override]:
+    """What Hydra reads.
+
+    Raises:
+        ConfigError: an override that it cannot read.
+    """
+    parsed = []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException:
+            text = override.lstrip("+")
+            key = text.partition("=")[0]
+            raise ConfigError(
+                f"{text}: cannot be read; allowed: {key}=VALUE, values of several arms with a comma and no blank "
+                f"between them ({key}=FIRST,SECOND), and a text with signs in quotes of its own ('{key}=\"A, B\"')"
+            ) from None
+    return parsed
 
 
 def _refuse_lists(loader: ConfigLoaderImpl, overrides: Sequence[Override]) -> None:

@@ -446,6 +446,13 @@ def test_a_negative_rate_of_the_optimizers_is_refused() -> None:
             ["learning_rate=0.1"],
             "learning_rate: got 0.1; allowed: constant, cosine, exponential, step; a number is learn",
         ),
+        (
+            ["optimizer=sgd,", "adam"],
+            "optimizer=sgd,: cannot be read; allowed: optimizer=VALUE, values of several arms with",
+        ),
+        (["adam"], "adam: cannot be read; allowed: adam=VALUE"),
+        (["arch.widths=[1,2"], "arch.widths=[1,2: cannot be read; allowed: "),
+        (["sweep.arms=[['optimizer=,']]"], "optimizer=,: cannot be read; allowed: "),
         (["vary=init"], "vary: got init; allowed: a list: vary=[init]"),
         (["train.steps=50", "train.epochs=3"], "train.epochs: got 3, but train.steps=50 goes before it; add train.st"),
         (["+debug=smoke", "train.epochs=3"], "train.epochs: got 3, but train.steps=8 goes before it; add train.steps="),

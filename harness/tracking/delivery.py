@@ -8,12 +8,10 @@ from typing import Protocol
 
 from mlflow.exceptions import MlflowException
 
-from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Opening, TestSet
+from harness.tracking.entries import PARENT, ArmEnd, ArmStart, Entry, Lost, Message, Opening, TestSet
 from harness.tracking.inbox import Inbox
 from harness.tracking.outages import FIRST_PAUSE, LONGEST_PAUSE, explained, may_pass
 from harness.tracking.spool import Spool
-
-PARENT = "mlflow.parentRunId"
 
 Written = Entry | ArmStart | ArmEnd | TestSet
 

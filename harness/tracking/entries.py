@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+PARENT = "mlflow.parentRunId"
+"""MLflow's tag of a run that stands below another; until it is written it holds the arm's key."""
 Point = tuple[str, float, int, int]
 """A metric's name, its value, milliseconds since the epoch, training steps."""
 
@@ -41,7 +43,7 @@ class Entry:
 
     Attributes:
         run: the run key; all entries of a run have the same one.
-        create: the tags of the MLflow run that is made for it; `mlflow.parentRunId` holds the arm's key.
+        create: the tags of the MLflow run that is made for it; `PARENT` holds the arm's key.
         resume: the id of the MLflow run that goes on instead.
         metrics: points of its curves.
         params: config columns.

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from harness.tracking import artifacts, histograms
 from harness.tracking.artifacts import CHECKPOINTS
-from harness.tracking.entries import Entry, Point
+from harness.tracking.entries import PARENT, Entry, Point
 from harness.tracking.tracker import Tracker
 from harness.training.recorder import Outcome, Statistics
 
@@ -55,11 +55,11 @@ class RunRecorder:
         self._written = time.monotonic()
         self._layers: dict[int, Statistics] = {}
         self._artifacts: dict[str, bytes] = {}
-        marks = {**tracker.tags, "kind": "run", "mlflow.parentRunId": arm_key, **tags}
+        marks = {**tracker.tags, "kind": "run", PARENT: arm_key, **tags}
         if resume is None:
             tracker.put(Entry(self._run, create=marks))
         else:
-            del marks["mlflow.parentRunId"]  # it has it
+            del marks[PARENT]  # it has it
             tracker.put(Entry(self._run, resume=resume.info.run_id, tags=marks))
 
     def restore_layers(self, step: int) -> None:

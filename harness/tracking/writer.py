@@ -6,6 +6,7 @@ connection is closed, after it has written all that came before.
 
 import contextlib
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -14,13 +15,14 @@ from multiprocessing.connection import Connection
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
+from mlflow.store.db.db_types import DATABASE_ENGINES
 
 from harness.quiet import set_levels
 from harness.tracking import arms, artifacts, batches
 from harness.tracking.artifacts import CHECKPOINTS
 from harness.tracking.claims import claims_at, hold
 from harness.tracking.delivery import Delivery
-from harness.tracking.entries import ArmEnd, ArmStart, Entry, Lost, Message, Opening, Receipt, TestSet, of_steps
+from harness.tracking.entries import PARENT, ArmEnd, ArmStart, Entry, Lost, Message, Opening, Receipt, TestSet, of_steps
 from harness.tracking.frames import Results
 from harness.tracking.inbox import Inbox
 
@@ -77,7 +79,7 @@ class Writer:
     def _write(self, entry: Entry, again: bool) -> None:
         if entry.create is not None:
             if entry.run not in self._runs:
-                tags = {**entry.create, "mlflow.parentRunId": self._id(entry.create["mlflow.parentRunId"])}
+                tags = {**entry.create, PARENT: self._id(entry.create[PARENT])}
                 there = self._created(tags) if again else None
                 self._runs[entry.run] = there or self.client.create_run(self.experiment_id, tags=tags)
         elif entry.resume is not None:
@@ -161,6 +163,9 @@ def _writer(opening: Opening) -> Writer:
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.chdir(opening.folder)
+    if opening.uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+        # Half a second, for which no message has to wait.
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     return Writer(opening.uri, opening.experiment_id, opening.sweep, opening.claim)
 
 
