@@ -1,5 +1,6 @@
 """`python -m harness +sweep=init_schemes`: train a sweep, log it, report it."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,11 @@ def _run(overrides: Sequence[str], config_dir: str | None) -> int:
 
     try:
         composed = composition.compose(overrides, config_dir)
+        if composed.arms[0].config.resume_from is not None:
+            from harness import continuation
+
+            arms = tuple(continuation.as_begun(arm, composed.given) for arm in composed.arms)
+            composed = dataclasses.replace(composed, arms=arms)
         if composed.launcher == "basic":
             return sweep.run(composed.arms)
         from harness import launching

@@ -46,6 +46,11 @@ class Composition:
     overrides: tuple[str, ...] = ()
     config_dir: str | None = None
 
+    @property
+    def given(self) -> set[str]:
+        """The keys and groups that the command line names."""
+        return {*_given(self.overrides)}
+
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composition:
     """The arms that a command line means: what a sweep file and the command line sweep, as a product.

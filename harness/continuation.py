@@ -1,15 +1,17 @@
 """`+resume_from=RUN_ID train.steps=2000`: a finished run goes on for longer, as a new run that is linked to it.
 
-The new run is the longer arm's own: its key is that of an arm which trains 2,000 steps from the start, and it ends in
-the same bits. So all that a step depends on must be the same, and the learning rates of the steps already taken too.
+What the command line does not say is as the run had it. The new run is the longer arm's own: its key is that of an arm
+which trains 2,000 steps from the start, and it ends in the same bits. So all that a step depends on must be the same,
+and the learning rates of the steps already taken too.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from harness.config import NOT_IDENTITY, Arm, Config, ConfigError, number_of_draws, stored
 from harness.prepared import Draws, Prepared
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 # What says how long to train, or when to look; of the learning rates only the first ones must be the same.
 FREE = (*NOT_IDENTITY, "train.steps", "train.epochs", "train.evaluate", "train.probe", "learning_rate")
+# What is always as the command that goes on says it.
+OF_THIS_COMMAND = ("tracking", "sweep", "reports", "confirm", "dry_run", "rerun", "fail_fast", "resume_from", "trust")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,41 @@ class Origin:
         for metric in filter(is_curve, self.run.data.metrics):
             for point in self.client.get_metric_history(self.run.info.run_id, metric):
                 recorder.metrics(point.step, {metric: point.value})
+
+
+def as_begun(arm: Arm, given: Collection[str]) -> Arm:
+    """The arm with what was not given as the run had it that `resume_from` names, or the first run of the arm it names.
+
+    Args:
+        arm: composed of the command line alone.
+        given: keys and groups of the command line. With a sweep or a debug file, which may say anything, the arm stays.
+
+    Raises:
+        ConfigError: what was given and what the run had do not go together.
+        StoreError: no such store or run.
+    """
+    if {"sweep", "debug"} & {*given}:
+        return arm
+    tracking, name = arm.config.tracking, str(arm.config.resume_from)
+    client = open_store(tracking.uri, Path(tracking.folder), create=False)
+    runs = _runs(client, find_run(client, name))
+    content = artifacts.read(client, runs[0], "config.yaml") if runs else None
+    if content is None:
+        return arm  # which `origins` refuses
+    config, now = yaml.safe_load(content), asdict(arm.config)
+    for key in (*OF_THIS_COMMAND, *given):
+        *above, leaf = key.split(".")
+        old, new = config, now
+        for part in above:
+            old, new = old.setdefault(part, {}), new.get(part) or {}
+        if leaf in new:
+            old[leaf] = new[leaf]
+    if "train.epochs" in given and "train.steps" not in given:
+        config["train"]["steps"] = None
+    choices = {group: runs[0].data.params.get(group, chosen) for group, chosen in arm.choices.items()}
+    choices |= {group: arm.choices[group] for group in given if group in arm.choices}
+    named = runs[0].data.tags.get("arm", arm.name) if arm.name == "default" else arm.name
+    return replace(arm, name=named, config=stored(yaml.safe_dump(config)), choices=choices)
 
 
 def origins(plan: "Plan", prepared: Prepared) -> dict[Block, Origin]:
@@ -118,8 +157,7 @@ def _origin(client: "MlflowClient", run: "Run", prepared: Prepared, block: Block
     old = stored((artifacts.read(client, run, "config.yaml") or b"{}").decode())
     for key, (before, now) in _differences(old, config):
         raise ConfigError(
-            f"{key}: got {now}, but run {run_id} had {before}; a run goes on with what it began with: give its "
-            f"command's words again ({tags.get('command', 'not known')})"
+            f"{key}: got {now}, but run {run_id} had {before}; a run goes on with what it began with: leave it out"
         )
     if config.draw.scheme not in ("all", "bootstrap") and number_of_draws(old) != number_of_draws(config):
         raise ConfigError(f"seeds: run {run_id} was one of {number_of_draws(old)} draws, not {number_of_draws(config)}")

@@ -123,11 +123,20 @@ def test_given_again_it_is_done_already(folder: Path, longer: Run, seed_1: Run) 
     assert [run.info.run_id for run in runs(folder, "longer")] == [longer.info.run_id]
 
 
+def test_what_is_not_said_is_as_the_run_had_it(folder: Path, longer: Run, seed_1: Run) -> None:
+    bare = [f"+resume_from={seed_1.info.run_id}", "train.steps=24", "sweep.name=bare"]
+    code, out, err = command(folder, bare)
+    assert (code, err) == (0, "")
+    assert "default seed 1: test accuracy" in out
+    (run,) = runs(folder, "bare")
+    for tag in ("weights.final", "arm_key", "run_key", "arm"):
+        assert run.data.tags[tag] == longer.data.tags[tag], tag
+    assert run.data.params == longer.data.params
+
+
 def test_all_runs_of_an_arm_go_on_together(folder: Path) -> None:
     (arm,) = runs(folder, "short", "arm")
-    code, _, err = command(
-        folder, [*SHORT, f"resume_from={arm.info.run_id}", "train.steps=24", "sweep.name=all_longer"]
-    )
+    code, _, err = command(folder, [f"resume_from={arm.info.run_id}", "train.steps=24", "sweep.name=all_longer"])
     assert (code, err) == (0, "")
     ends = [[run.data.tags["weights.final"] for run in runs(folder, sweep)] for sweep in ("all_longer", "long")]
     assert ends[0] == ends[1]
