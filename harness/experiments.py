@@ -1,6 +1,8 @@
 """Experiments: folders that say what was published, and which sweeps of the store stand beside it."""
 
+import os
 import shlex
+import tempfile
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +48,7 @@ class Experiment:
     surface: tuple[str, ...] = ()
     shown: tuple[tuple[str, str, str], ...] = field(default=())
     conclusion: str = ""
+    _arms: dict[str, tuple[Arm, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -68,12 +71,22 @@ class Experiment:
         """The arms that the sweep's file means today."""
         from harness.composition import compose
 
-        return compose(*self.overrides(sweep)).arms
+        if sweep not in self._arms:
+            self._arms[sweep] = compose(*self.overrides(sweep)).arms
+        return self._arms[sweep]
 
     def read(self, name: str) -> pd.DataFrame | None:
         """A table of the folder, or None where there is none."""
         path = self.folder / name
         return pd.read_csv(path) if path.exists() else None
+
+    @cached_property
+    def minutes_on_2_cores(self) -> tuple[float, bool]:
+        """How long it takes, and whether that is measured: the time of its runs, two at a time; or else `minutes`."""
+        results = self.read("results.csv")
+        if self.state != "done" or results is None or "minutes" not in results:
+            return self.minutes, False
+        return float(results.drop_duplicates(["sweep", "arm"])["minutes"].sum()) / 2, True
 
     @cached_property
     def state(self) -> str:
@@ -109,7 +122,7 @@ def read(folder: Path) -> Experiment:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    allowed = [each.name for each in fields(Experiment) if each.name != "folder"]
+    allowed = [each.name for each in fields(Experiment) if each.init and each.name != "folder"]
     given = given if isinstance(given, dict) else {}
     if unknown := [key for key in given if key not in allowed]:
         raise ConfigError(f"{path}: unknown key {unknown[0]}; allowed: {', '.join(allowed)}")
@@ -130,7 +143,16 @@ def every(root: Path) -> list[Experiment]:
     return [read(path.parent) for path in sorted(root.glob(f"*/{FILE}"), key=place)]
 
 
-def planned(arms: tuple[Arm, ...]) -> int:
-    """Runs of one arm."""
+def planned(arms: tuple[Arm, ...]) -> set[tuple[int, str]]:
+    """The blocks of each arm: seed, and draw as runs name it."""
     config = arms[0].config
-    return len(block_ids(config.seeds)) * (config.draws or 1)
+    draws = ["all"] if config.draws is None else [str(draw) for draw in range(config.draws)]
+    return {(seed, draw) for seed in block_ids(config.seeds) for draw in draws}
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)

@@ -1,9 +1,8 @@
-"""Write an experiment's folder: results.csv and figures from the store, README.md from the folder's own files."""
+"""From the store to an experiment's folder: what is missing, the tables of what was measured, and the figures."""
 
 import os
 import platform
 import socket
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from harness import experiments
 from harness.analysis import paths, plots, published
+from harness.analysis.blocks import scores
 from harness.analysis.decompositions import stacked_bars
+from harness.analysis.study import Study
+from harness.bins import EDGES
 from harness.experiments import Experiment, planned
 from harness.notebook import decompose
 from harness.tracking import artifacts
@@ -22,18 +25,9 @@ from harness.tracking.store import StoreError, open_store
 
 SURFACE_STEPS = 120
 SURFACE_START = (-4.0, 2.0)
-MOST_ARMS = 16
 ENDED = ("finished", "diverged")
-PARTS = {
-    "error": "test error",
-    "error.train": "train error",
-    "brier.bias2": "Brier bias²",
-    "brier.v_data": "V data",
-    "brier.v_init": "V seed",
-    "brier.v_interaction": "V data × seed",
-    "zero_one.bias2": "0-1 bias²",
-    "zero_one.variance": "0-1 V",
-}
+HISTOGRAMS = {"pre_activations": "pre_activation", "activations": "activation"}
+"""Figure -> what of each layer it shows; the activations end in the predictions."""
 
 
 def stored(experiment: Experiment, sweep: str, uri: str | None, folder: Path) -> Results | None:
@@ -51,8 +45,11 @@ def unfinished(experiment: Experiment, uri: str | None, folder: Path) -> list[st
     left = []
     for sweep in experiment.sweeps:
         results, arms = stored(experiment, sweep, uri, folder), experiment.arms(sweep)
-        ended = 0 if results is None else int(results.runs["outcome"].isin(ENDED).sum())
-        if ended < len(arms) * planned(arms):
+        there = set()
+        if results is not None:
+            ended = results.runs[results.runs["outcome"].isin(ENDED)]
+            there = set(zip(ended["arm_key"], ended["block"], ended["draw"], strict=True))
+        if any((arm.key, *block) not in there for arm in arms for block in planned(arms)):
             left.append(sweep)
     return left
 
@@ -78,6 +75,8 @@ def measure(experiment: Experiment, uri: str | None, folder: Path) -> bool:
         table.to_csv(experiment.folder / "results.csv", index=False, float_format="%.6g")
         _save(experiment, "parts", stacked_bars(table, list(table["arm"])))
         return True
+    from harness.report import study
+
     rows, claims = [], []
     for sweep, results in found.items():
         arms = experiment.arms(sweep)
@@ -85,40 +84,74 @@ def measure(experiment: Experiment, uri: str | None, folder: Path) -> bool:
         curves = (
             results.curves if any(each.startswith(published.BEST) for each in experiment.metrics) else pd.DataFrame()
         )
-        table = published.measured(results.runs, curves, names, planned(arms), experiment.metrics)
+        table = published.measured(results.runs, curves, names, len(planned(arms)), experiment.metrics)
         table.insert(0, "sweep", sweep)
+        subject = None if results.declaration is None else study(results, results.declaration)
+        shown = list(names)
+        if subject is not None and len(subject.tuning):
+            shown = subject.compared
+            table["chosen"] = table["arm"].isin(shown)
         rows.append(table.assign(machine=machine(results.runs)))
-        claims += [(sweep, sentence) for sentence in _claims(results)]
-        if experiment.figure != "surface":
-            figure = _figure(experiment, results, list(names))
-            _save(experiment, experiment.figure if len(experiment.sweeps) == 1 else sweep, figure)
+        claims += [(sweep, sentence) for sentence in _claims(subject)]
+        if experiment.figure == "histograms":
+            layers(results, shown).to_csv(experiment.folder / "layers.csv", index=False, float_format="%.4g")
+        for name, figure in _figures(experiment, results, shown).items():
+            _save(experiment, name if len(experiment.sweeps) == 1 else sweep, figure)
     pd.concat(rows).to_csv(experiment.folder / "results.csv", index=False, float_format="%.6g")
     pd.DataFrame(claims, columns=["sweep", "sentence"]).to_csv(experiment.folder / "claims.csv", index=False)
     return True
 
 
-def _claims(results: Results) -> list[str]:
-    from harness.report import study
-
-    if results.declaration is None:
+def _claims(subject: Study | None) -> list[str]:
+    if subject is None:
         return []
-    subject = study(results, results.declaration)
     chosen = [] if not len(subject.tuning) else [f"Validation chose {', '.join(subject.compared)}."]
     return chosen + [each.sentence for each in subject.claims if each.kind != "too few blocks to say"]
 
 
-def _figure(experiment: Experiment, results: Results, arms: Sequence[str]) -> Figure:
+def layers(results: Results, arms: Sequence[str]) -> pd.DataFrame:
+    """Of each arm's layers at the first and the last probe: sd of the pre-activations, and their reach.
+
+    reach: the smallest bound of a bin with 99.9 % of the values between minus and plus it. Both are means over runs, of
+    shares for the reach.
+    """
+    bounds = np.abs(np.concatenate([[-np.inf], EDGES, [np.inf]]))
+    outer = np.maximum(bounds[:-1], bounds[1:])
+    order = np.argsort(outer, kind="stable")
+    moments = results.layers
+    moments = moments[(moments["array"] == "pre_activation") & (moments["moment"] == "std")]
+    means = {place: (len(part), part.mean()) for place, part in moments.groupby(["arm", "layer", "step"])["value"]}
+    rows = []
+    for arm in arms:
+        steps, names, shares = results.mean_histograms(arm)
+        for place, name in enumerate(names):
+            layer, _, array = name.rpartition("/")
+            if array != "pre_activation":
+                continue
+            for at in sorted({0, len(steps) - 1}):
+                if (arm, layer, steps[at]) in means:
+                    inside = np.cumsum(shares[at, place][order])
+                    reach = outer[order][np.searchsorted(inside, 0.999)]
+                    rows.append((arm, layer, int(steps[at]), *means[arm, layer, steps[at]], reach))
+    return pd.DataFrame(rows, columns=["arm", "layer", "step", "n", "sd", "reach"])
+
+
+def _figures(experiment: Experiment, results: Results, arms: Sequence[str]) -> dict[str, Figure]:
     ended = results.runs[results.runs["outcome"].isin(ENDED)]
     there = [arm for arm in arms if (ended["arm"] == arm).any()]
-    if experiment.figure == "curves":
-        return plots.learning_curves(results.curves, there)
-    if experiment.figure == "histograms":
-        return plots.histograms({arm: results.mean_histograms(arm) for arm in there}, ("pre_activation",))
-    if experiment.figure == "regions":
-        return _regions(results, there)
-    from harness.analysis.blocks import scores
-
-    return plots.raw_points(scores(results.runs, there, "accuracy/test"), there, "test accuracy (%)")
+    match experiment.figure:
+        case "curves":
+            return {"curves": plots.learning_curves(results.curves, there)}
+        case "histograms":
+            by_arm = {arm: results.mean_histograms(arm) for arm in there}
+            return {name: plots.histograms(by_arm, (array,)) for name, array in HISTOGRAMS.items()}
+        case "regions":
+            return {"regions": _regions(results, there)}
+        case "surface":
+            return {}
+        case _:
+            values = scores(results.runs, there, "accuracy/test")
+            return {experiment.figure: plots.raw_points(values, there, "test accuracy (%)")}
 
 
 def _regions(results: Results, arms: Sequence[str]) -> Figure:
@@ -203,139 +236,5 @@ def machine(runs: pd.DataFrame) -> str:
     return f"{os.cpu_count()} cores, {model}, on the {' and '.join(devices)}"
 
 
-def write_readme(experiment: Experiment) -> None:
-    """README.md from experiment.yaml and the folder's tables."""
-    results, theirs = experiment.read("results.csv"), experiment.read("published.csv")
-    text = [f"# {experiment.question}", f"{experiment.row} of the sources. {experiment.setting}"]
-    if experiment.sweeps:
-        commands = [experiment.command(sweep) for sweep in experiment.sweeps]
-        commands.append(f"python scripts/reproduce.py {experiment.id}   # trains what is missing, writes this folder")
-        text += ["```\n" + "\n".join(commands) + "\n```"]
-        text += [_data_hint(experiment)] if _data_hint(experiment) else []
-        time = "About a minute" if experiment.minutes == 1 else f"About {experiment.minutes:g} minutes"
-        text += [f"{time} on 2 cores (estimated). State: **{experiment.state}**."]
-    else:
-        text += [f"```\npython scripts/reproduce.py {experiment.id}\n```"]
-    if results is not None and "planned" not in results:
-        text += [_parts(results)]
-    elif results is not None or theirs is not None:
-        text += _beside(experiment, results, theirs)
-    for name, title in (("surface", "Paths over the surface"),):
-        if (table := experiment.read(f"{name}.csv")) is not None:
-            text += [f"## {title}", published.plain(table)]
-    text += [f"![{path.stem}]({path.name})" for path in sorted(experiment.folder.glob("*.svg"))]
-    if (shapes := experiment.read("shapes.csv")) is not None:
-        text += _shapes(experiment, shapes)
-    if experiment.shown:
-        rows = pd.DataFrame(experiment.shown, columns=["what", "command", "test"])
-        rows["command"] = "`" + rows["command"] + "`"
-        text += [published.plain(rows.assign(test=[f"[{name}](../../{name})" for name in rows["test"]]))]
-    if experiment.conclusion and experiment.state != "not run":
-        text += ["## What we conclude", experiment.conclusion.strip()]
-    text += ["Written by `scripts/reproduce.py`; do not edit."]
-    _write(experiment.folder / "README.md", "\n\n".join(text) + "\n")
-
-
-def _data_hint(experiment: Experiment) -> str:
-    """Where the data come from, if they do not come with the harness."""
-    names = {each.choices.get("data", "") for sweep in experiment.sweeps for each in experiment.arms(sweep)[:1]}
-    if not names - {"digits", "spiral"}:
-        return ""
-    return "Data: in a folder named by `HARNESS_DATA`, or given by `data.path=FILE`; else `keras.datasets` is asked."
-
-
-def _beside(experiment: Experiment, results: pd.DataFrame | None, theirs: pd.DataFrame | None) -> list[str]:
-    if theirs is None:
-        theirs = pd.DataFrame(columns=["arm", "metric", "value", "note"])
-    if "sweep" not in theirs:
-        theirs = theirs.assign(sweep=experiment.sweeps[0] if experiment.sweeps else "")
-    nothing = pd.DataFrame(columns=["sweep", "arm", "metric", *published.NUMBERS])
-    table = published.beside(nothing if results is None else results, theirs)
-    claims = experiment.read("claims.csv")
-    sentences = [] if claims is None else [str(each) for each in claims["sentence"]]
-    text = ["## Published beside measured"]
-    if results is not None:
-        text += [f"Machine: {', '.join(sorted(set(results['machine'])))}."]
-    crowded = table["arm"].nunique() > MOST_ARMS
-    shown = table[table["published"].notna() | (table["note"] != "")] if crowded else table
-    text += [published.markdown(shown)] if len(shown) else []
-    if crowded:
-        text += [f"All {table['arm'].nunique()} arms are in results.csv."]
-    if results is None:
-        text += ["Not run."]
-        return text
-    listed = [*published.sentences(table), *sentences]
-    if listed:
-        text += ["## What follows from the numbers", "\n".join(f"- {each}" for each in listed)]
-    return text
-
-
-def _shapes(experiment: Experiment, shapes: pd.DataFrame) -> list[str]:
-    theirs = experiment.read("published_shapes.csv")
-    text = ["## Shapes and weights"]
-    if theirs is not None:
-        table = published.shapes_beside(shapes, theirs)
-        text += [
-            f"{(table['equal'] == 'yes').sum()} of {len(table)} published entries are equal.",
-            published.plain(table),
-        ]
-    columns = ["net", "layer", "kind", "output", "kernel", "bias", "multiply_adds"]
-    return [*text, "As built:", published.plain(shapes[columns])]
-
-
-def _parts(table: pd.DataFrame) -> str:
-    """The columns of PARTS, each value with its jackknife standard error where there is one."""
-
-    def cell(row: "pd.Series[float]", name: str) -> str:
-        error = row.get(f"{name}.se")
-        return f"{row[name]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
-
-    rows = [[row["arm"], *(cell(row, name) for name in PARTS)] for _, row in table.iterrows()]
-    return published.plain(pd.DataFrame(rows, columns=["arm", *PARTS.values()]))
-
-
-def write_index(every: Sequence[Experiment], root: Path) -> None:
-    """README.md of all experiments: one table, with the state of each."""
-    rows = []
-    for each in every:
-        results, theirs = each.read("results.csv"), each.read("published.csv")
-        shapes, known = each.read("shapes.csv"), each.read("published_shapes.csv")
-        inside = []
-        if results is not None and theirs is not None and "planned" in results:
-            found = published.beside(results, theirs if "sweep" in theirs else theirs.assign(sweep=each.sweeps[0]))
-            said = found["inside"][found["inside"] != ""]
-            inside += [f"{(said == 'yes').sum()} of {len(said)} inside the spread"] if len(said) else []
-        if shapes is not None and known is not None:
-            equal = published.shapes_beside(shapes, known)["equal"] == "yes"
-            inside += [f"{equal.sum()} of {len(equal)} shapes equal"]
-        rows.append(
-            {
-                "row": each.row,
-                "experiment": f"[{each.id}]({each.id}/README.md)",
-                "question": each.question,
-                "minutes on 2 cores": f"{each.minutes:g}" if each.sweeps else "–",
-                "state": each.state,
-                "published numbers": ", ".join(inside) or "–",
-            }
-        )
-    text = [
-        "# Experiments",
-        "Every row of the sources: its question, the state of its runs, and how many published numbers lie inside "
-        "the spread (min to max) of single runs. "
-        f"All together train for about {sum(each.minutes for each in every) / 60:.1f} hours on 2 cores (estimated). "
-        "Written by `scripts/reproduce.py`; do not edit.",
-        published.plain(pd.DataFrame(rows)),
-    ]
-    _write(root / "README.md", "\n\n".join(text) + "\n")
-
-
 def _save(experiment: Experiment, name: str, figure: Figure) -> None:
-    _write(experiment.folder / f"{name}.svg", plots.svg(figure))
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    experiments.write(experiment.folder / f"{name}.svg", plots.svg(figure))

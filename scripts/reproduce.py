@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     from harness import experiments
     from harness.checks import ConfigError
+    from harness.experiment_pages import index, readme
     from harness.quiet import set_levels
-    from harness.reproduction import measure, unfinished, write_index, write_readme
+    from harness.reproduction import measure, unfinished
 
     set_levels()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -44,11 +45,15 @@ def main() -> int:
         return 2
     if given.list:
         for each in every:
-            print(f"{each.id:22}{each.minutes:5g} min  {each.state:24}{each.question}")
+            print(f"{each.id:22}{each.minutes_on_2_cores[0]:5.0f} min  {each.state:24}{each.question}")
         return 0
     if not given.experiment and not given.all:
         parser.error("give an experiment, --all or --list")
-    chosen = sorted(every, key=lambda each: each.minutes) if given.all else [by_id[name] for name in given.experiment]
+    chosen = (
+        sorted(every, key=lambda each: each.minutes_on_2_cores[0])
+        if given.all
+        else [by_id[name] for name in given.experiment]
+    )
     failed = False
     for each in chosen:
         try:
@@ -60,8 +65,8 @@ def main() -> int:
             print(f"error: {each.id}: {error}", file=sys.stderr)
             code = 2
         each = experiments.read(each.folder)
-        write_readme(each)
-        write_index(experiments.every(given.experiments), given.experiments)
+        experiments.write(each.folder / "README.md", readme(each))
+        experiments.write(given.experiments / "README.md", index(experiments.every(given.experiments)))
         print(f"{each.id}: {each.state}")
         failed |= code != 0 or (each.state != "done" and not given.no_train)
         if code == 130:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from synthetic import make_store
 
-from harness import composition, experiments, reproduction
+from harness import composition, experiment_pages, experiments, reproduction
 from harness.config import ConfigError
 
 pytestmark = pytest.mark.usefixtures("slots")
@@ -63,8 +63,8 @@ def fill(store: Path, root: Path, seeds: int, missing: int = 0) -> None:
 def write(root: Path, store: Path) -> experiments.Experiment:
     reproduction.measure(experiments.read(root / "tiny"), None, store)
     found = experiments.read(root / "tiny")
-    reproduction.write_readme(found)
-    reproduction.write_index([found], root)
+    experiments.write(root / "tiny" / "README.md", experiment_pages.readme(found))
+    experiments.write(root / "README.md", experiment_pages.index([found]))
     return found
 
 
@@ -111,6 +111,11 @@ def test_missing_runs_are_counted_and_left_to_train(root: Path, tmp_path: Path) 
     assert "1 of 3" in (root / "tiny" / "README.md").read_text()
 
 
+def test_more_blocks_of_one_arm_do_not_stand_for_those_missing_of_another(root: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "store", root, 5, missing=3)
+    assert reproduction.unfinished(experiments.read(root / "tiny"), None, tmp_path / "store") == ["tiny"]
+
+
 def test_nothing_is_left_to_train_when_all_is_finished(root: Path, tmp_path: Path) -> None:
     fill(tmp_path / "store", root, 3)
     assert reproduction.unfinished(experiments.read(root / "tiny"), None, tmp_path / "store") == []
@@ -138,7 +143,9 @@ def test_every_row_of_the_sources_has_an_experiment() -> None:
 
 
 @pytest.mark.parametrize("experiment", experiments.every(ROOT / "experiments"), ids=lambda each: each.id)
-def test_every_experiment_composes_and_its_published_arms_are_arms(experiment: experiments.Experiment) -> None:
+def test_every_experiment_composes_and_its_folder_is_as_the_script_writes_it(
+    experiment: experiments.Experiment,
+) -> None:
     arms = {sweep: experiment.arms(sweep) for sweep in experiment.sweeps}
     assert [each[0].config.sweep.name for each in arms.values()] == list(arms)
     names = {sweep: [arm.name for arm in each] for sweep, each in arms.items()}
@@ -149,3 +156,9 @@ def test_every_experiment_composes_and_its_published_arms_are_arms(experiment: e
         assert composition.compose(list(each["config"])).arms
     for _, _, test in experiment.shown:
         assert (ROOT / test).exists()
+    assert (experiment.folder / "README.md").read_text() == experiment_pages.readme(experiment)
+
+
+def test_the_table_of_all_experiments_is_as_the_script_writes_it() -> None:
+    every = experiments.every(ROOT / "experiments")
+    assert (ROOT / "experiments" / "README.md").read_text() == experiment_pages.index(every)

@@ -18,8 +18,10 @@ def measured(
 ) -> pd.DataFrame:
     """One row an arm and metric: n, diverged, planned, mean, ci_low, ci_high (95 % t), min, max; as logged.
 
+    `minutes` is the time of the arm's runs, one after the other.
+
     Args:
-        runs: arm_key, run_id, outcome, and the metrics of finished runs.
+        runs: arm_key, run_id, outcome, seconds, and the metrics of finished runs.
         curves: run_id, metric, step, value.
         arms: name -> key.
         planned: runs an arm.
@@ -30,13 +32,14 @@ def measured(
         mine = runs[runs["arm_key"] == key] if len(runs) else runs
         done = mine[mine["outcome"] == "finished"] if len(mine) else mine
         diverged = int((mine["outcome"] == "diverged").sum()) if len(mine) else 0
+        minutes = float(mine["seconds"].sum()) / 60 if len(mine) else 0.0
         for metric in metrics:
             values = _values(done, curves, metric)
             interval = mean_ci(values)
             low, high = (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)
             counts = {"n": len(done), "diverged": diverged, "planned": planned}
             bounds = {"mean": interval.value, "ci_low": interval.low, "ci_high": interval.high, "min": low, "max": high}
-            rows.append({"arm": arm, "metric": metric, **counts, **bounds})
+            rows.append({"arm": arm, "metric": metric, **counts, **bounds, "minutes": minutes})
     return pd.DataFrame(rows)
 
 
