@@ -44,8 +44,10 @@ def forecast(to_train: Iterable[tuple[Prepared, int]]) -> str:
         state, net = known.setdefault(place, known.get(place) or sizes(prepared))
         checkpoint = prepared.arm.config.train.checkpoint
         scheduled = len([step for step in prepared.recipe.checkpoint if step > 0])
-        files = min(kept(checkpoint.keep), scheduled) + (checkpoint.keep == "best")
-        states, nets, runs = states + count * files * state, nets + count * net, runs + count
+        best = state if checkpoint.keep == "best" else 0  # in a file of its own, and carried along by the last one
+        watched = 0 if prepared.recipe.patience is None else net  # the best weights so far
+        bytes_a_run = min(kept(checkpoint.keep), scheduled) * (state + best + watched) + best
+        states, nets, runs = states + count * bytes_a_run, nets + count * net, runs + count
         policies[f"last {checkpoint.keep}" if isinstance(checkpoint.keep, int) else str(checkpoint.keep)] = None
     late = " (more where train.checkpoint.seconds adds some)" if "all" in policies else ""
     return (

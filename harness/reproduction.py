@@ -82,7 +82,7 @@ def measure(experiment: Experiment, uri: str | None, folder: Path) -> bool:
         arms = experiment.arms(sweep)
         names = {each.name: each.key for each in arms}
         curves = (
-            results.curves if any(each.startswith(published.BEST) for each in experiment.metrics) else pd.DataFrame()
+            results.curves if any(published.of_curve(each) != each for each in experiment.metrics) else pd.DataFrame()
         )
         table = published.measured(results.runs, curves, names, len(planned(arms)), experiment.metrics)
         table.insert(0, "sweep", sweep)

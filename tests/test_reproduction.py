@@ -11,6 +11,7 @@ import pytest
 from synthetic import make_store
 
 from harness import composition, experiment_pages, experiments, reproduction
+from harness.analysis import published
 from harness.config import ConfigError
 
 pytestmark = pytest.mark.usefixtures("slots")
@@ -154,6 +155,10 @@ def test_every_experiment_composes_and_its_folder_is_as_the_script_writes_it(
         assert row["arm"] in names[row.get("sweep", experiment.sweeps[0])]
     for each in experiment.tables:
         assert composition.compose(list(each["config"])).arms
+    if (built := experiment.read("shapes.csv")) is not None:
+        published_shapes = experiment.read("published_shapes.csv")
+        assert published_shapes is not None
+        assert (published.shapes_beside(built, published_shapes)["equal"] == "yes").all()
     for _, _, test in experiment.shown:
         assert (ROOT / test).exists()
     assert (experiment.folder / "README.md").read_text() == experiment_pages.readme(experiment)

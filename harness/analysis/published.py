@@ -9,6 +9,8 @@ from harness.analysis.stats import mean_ci
 
 BEST = "best "
 """`best accuracy/test`: of every run the best of its evaluations, as if the moment were chosen on the test set."""
+GAIN = "best - last "
+"""`best - last accuracy/test`: of every run how much that choice adds to its last evaluation."""
 IN_PERCENT = ("accuracy", "gap")
 NUMBERS = ("n", "diverged", "planned", "mean", "ci_low", "ci_high", "min", "max")
 
@@ -25,7 +27,7 @@ def measured(
         curves: run_id, metric, step, value.
         arms: name -> key.
         planned: runs an arm.
-        metrics: columns of `runs`, or `best ` and the metric of a curve.
+        metrics: columns of `runs`, or `best ` or `best - last ` and the metric of a curve.
     """
     rows: list[dict[str, object]] = []
     for arm, key in arms.items():
@@ -44,13 +46,19 @@ def measured(
 
 
 def _values(done: pd.DataFrame, curves: pd.DataFrame, metric: str) -> np.ndarray:
-    if metric.startswith(BEST):
-        course = curves[curves["metric"] == metric.removeprefix(BEST)]
-        best = course.groupby("run_id")["value"].max()
-        values = best.reindex(done["run_id"]).to_numpy(float) if len(done) else np.zeros(0)
-    else:
-        values = done[metric].to_numpy(float) if metric in done else np.zeros(0)
+    curve = of_curve(metric)
+    last = done[curve].to_numpy(float) if curve in done else np.zeros(0)
+    if curve == metric or not len(done):
+        return last[np.isfinite(last)]
+    course = curves[curves["metric"] == curve]
+    best = course.groupby("run_id")["value"].max().reindex(done["run_id"]).to_numpy(float)
+    values = best - last if metric.startswith(GAIN) else best
     return values[np.isfinite(values)]
+
+
+def of_curve(metric: str) -> str:
+    """The logged metric behind `best …` and `best - last …`, or the metric itself."""
+    return metric.removeprefix(GAIN).removeprefix(BEST)
 
 
 def beside(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +83,7 @@ def shown(value: float, metric: str, digits: int = 4) -> str:
     """A share in percent, a loss with so many digits, a dash for what is not there."""
     if not np.isfinite(value):
         return "–"
-    if metric.removeprefix(BEST).startswith(IN_PERCENT):
+    if of_curve(metric).startswith(IN_PERCENT):
         return f"{100 * value:.2f} %"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 

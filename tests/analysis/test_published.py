@@ -13,6 +13,7 @@ RUNS = pd.DataFrame(
         "run_id": ["a", "b", "c", "d"],
         "arm_key": ["k1", "k1", "k1", "k2"],
         "outcome": ["finished", "finished", "diverged", "finished"],
+        "seconds": [60.0, 90.0, 6.0, 30.0],
         "accuracy/test": [0.80, 0.84, np.nan, 0.5],
     }
 )
@@ -43,11 +44,19 @@ def test_mean_interval_and_spread_are_of_the_finished_runs() -> None:
     assert row["ci_high"] - row["mean"] == pytest.approx(12.7062 * 0.02, rel=1e-5)
     assert (row["min"], row["max"]) == (0.80, 0.84)
     assert (row["n"], row["diverged"], row["planned"]) == (2, 1, 3)
+    assert row["minutes"] == pytest.approx(2.6)
 
 
 def test_the_best_of_all_evaluations_is_taken_run_by_run() -> None:
     row = measured("best accuracy/test").iloc[0]
     assert row["mean"] == pytest.approx((0.86 + 0.84) / 2)
+
+
+def test_what_the_choice_of_the_best_evaluation_adds_is_taken_run_by_run() -> None:
+    row = measured("best - last accuracy/test").iloc[0]
+    assert (row["min"], row["max"]) == pytest.approx((0.0, 0.06))
+    assert row["mean"] == pytest.approx(0.03)
+    assert published.shown(0.03, "best - last accuracy/test") == "3.00 %"
 
 
 @pytest.mark.parametrize(
