@@ -63,7 +63,11 @@ class DeviceData:
 
 
 class HostData:
-    """A data set that stays in the host's memory, or in a file that is mapped there."""
+    """A data set that stays in the host's memory, or in a file that is mapped there.
+
+    A thread gathers the next piece, not a `tf.data.Dataset`: `from_generator` (TensorFlow 2.21) holds on to what each
+    call was given, which adds up over the calls of a sweep.
+    """
 
     def __init__(self, data: Dataset, device: str, piece_bytes: int = PIECE_BYTES) -> None:
         self.data = data
