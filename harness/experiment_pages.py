@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.analysis import published
+from harness.bins import EDGES
 from harness.experiments import Experiment
 
 MOST_ARMS = 16
@@ -63,12 +64,20 @@ def _layers(experiment: Experiment, table: pd.DataFrame) -> list[str]:
         table = table.merge(theirs.assign(step=0), on=["arm", "layer", "step"], how="left")
     for name in ("sd", "reach", "published reach"):
         if name in table:
-            table[name] = ["–" if pd.isna(value) else f"{value:,.3g}" for value in table[name]]
+            table[name] = [_magnitude(value) for value in table[name]]
     return [
         "Means over the runs; sd: standard deviation of the values, reach: 99.9 % of them lie within ± so much (upper "
         "end of a bin, 10 bins a decade).",
         published.plain(table),
     ]
+
+
+def _magnitude(value: float) -> str:
+    if pd.isna(value):
+        return "–"
+    if value > EDGES[-1]:
+        return f"{value:.1e}" if value < float("inf") else f"> {EDGES[-1]:,.0f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _data_hint(experiment: Experiment) -> str:

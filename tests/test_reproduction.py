@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from synthetic import make_store
 
+import harness
 from harness import composition, experiment_pages, experiments, reproduction
 from harness.analysis import published
 from harness.config import ConfigError
@@ -120,6 +122,43 @@ def test_more_blocks_of_one_arm_do_not_stand_for_those_missing_of_another(root: 
 def test_nothing_is_left_to_train_when_all_is_finished(root: Path, tmp_path: Path) -> None:
     fill(tmp_path / "store", root, 3)
     assert reproduction.unfinished(experiments.read(root / "tiny"), None, tmp_path / "store") == []
+
+
+def test_the_spread_of_the_layers_is_of_the_first_and_the_last_probe(tmp_path: Path) -> None:
+    make_store(tmp_path, "tiny", ["first"], range(2), baseline=None, layers=True)
+    results = harness.load("tiny", folder=tmp_path)
+    table = reproduction.layers(results, ["first"]).set_index(["layer", "step"])
+    assert sorted(table.index) == [(layer, step) for layer in ("dense1", "dense2", "logits") for step in (0, 60)]
+    assert (table["n"] == 2).all()
+    assert table["sd"].between(0.9, 1.1).all()  # 500 values of N(0, 1) a run
+    reach = table.loc[("dense1", 60), "reach"]
+    bins = results.histograms.query("layer == 'dense1' and step == 60 and array == 'pre_activation'")
+
+    def share(bound: float) -> float:
+        return bins.loc[(bins["low"] >= -bound) & (bins["high"] <= bound), "count"].sum() / bins["count"].sum()
+
+    assert share(reach) >= 0.999 > share(reach / 10**0.1 * 1.0001)
+
+
+def test_all_trains_what_is_missing_writes_it_and_trains_nothing_twice(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    short = "data: {test_share: 0.9}\ntrain: {steps: 4, batch_size: 20, val_share: 0}\n"
+    small = SWEEP.replace("sweep:", "defaults: [override /arch: softmax]\nsweep:", 1).replace("seeds: 3", "seeds: 2")
+    (root / "tiny" / "sweep" / "tiny.yaml").write_text(small + short)
+    script = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))
+    command = ["reproduce.py", "--all", "--experiments", str(root), "--folder", str(tmp_path / "store")]
+    monkeypatch.chdir(tmp_path)  # where the sweep's own report goes
+    monkeypatch.setattr(sys, "argv", command)
+    assert script["main"]() == 0
+    assert "tiny: python -m harness --config-dir experiments/tiny +sweep=tiny" in capfd.readouterr().out
+    table = pd.read_csv(root / "tiny" / "results.csv")
+    assert (table["n"] == 2).all()
+    written = (root / "tiny" / "README.md").read_text()
+    assert "State: **done**" in written
+    assert script["main"]() == 0
+    assert capfd.readouterr().out == "tiny: done\n"
+    assert (root / "tiny" / "README.md").read_text() == written
 
 
 def test_an_unknown_key_is_refused_with_those_there_are(root: Path) -> None:

@@ -51,8 +51,9 @@ def _values(done: pd.DataFrame, curves: pd.DataFrame, metric: str) -> np.ndarray
     if curve == metric or not len(done):
         return last[np.isfinite(last)]
     course = curves[curves["metric"] == curve]
-    best = course.groupby("run_id")["value"].max().reindex(done["run_id"]).to_numpy(float)
-    values = best - last if metric.startswith(GAIN) else best
+    values: np.ndarray = course.groupby("run_id")["value"].max().reindex(done["run_id"]).to_numpy(float)
+    if metric.startswith(GAIN):
+        values = values - last
     return values[np.isfinite(values)]
 
 
