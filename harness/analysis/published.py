@@ -54,7 +54,8 @@ def _values(done: pd.DataFrame, curves: pd.DataFrame, metric: str) -> np.ndarray
     values: np.ndarray = course.groupby("run_id")["value"].max().reindex(done["run_id"]).to_numpy(float)
     if metric.startswith(GAIN):
         values = values - last
-    return values[np.isfinite(values)]
+    finite: np.ndarray = values[np.isfinite(values)]
+    return finite
 
 
 def of_curve(metric: str) -> str:
