@@ -40,6 +40,9 @@ def _run(overrides: Sequence[str], config_dir: str | None) -> int:
     try:
         composed = composition.compose(overrides, config_dir)
         if composed.arms[0].config.resume_from is not None:
+            from harness.quiet import import_tensorflow
+
+            import_tensorflow()  # before others import it, who would let it talk
             from harness import continuation
 
             arms = tuple(continuation.as_begun(arm, composed.given) for arm in composed.arms)
