@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -60,6 +63,13 @@ SMALLEST = {
 TWO_STEPS = ("train.steps=2", "train.batch_size=4", "train.evaluate.at=[]", "train.probe={at:[0],examples:4}")
 
 
+@pytest.mark.parametrize("sweep", names("sweep"))
+def test_a_sweep_opens_with_its_question_and_its_time(sweep: str) -> None:
+    first, second = (CONF / "sweep" / f"{sweep}.yaml").read_text().splitlines()[:2]
+    assert first == "# @package _global_"
+    assert re.match(r"# .+\?.* minutes?( and a half)? on 2 cores", second)
+
+
 def test_every_architecture_has_its_smallest_input_here() -> None:
     assert sorted(SMALLEST) == names("arch")
 
@@ -87,6 +97,10 @@ def test_each_architecture_takes_two_steps_on_its_smallest_input(
     assert recorder.facts["weights.final"] != recorder.facts["weights.initial"]
     weighted = {layer.name for layer in replica.model.layers if getattr(layer, "kernel", None) is not None}
     assert {name.partition("/")[0] for name in recorder.layers[0]} == weighted | {"predictions"}
+    with zipfile.ZipFile(io.BytesIO(recorder.artifacts["model.keras"])) as file:
+        modules = set(re.findall(rb'"module": "([^"]+)"', file.read("config.json")))
+    built_by = {name for name in modules if not name.startswith(b"keras.")}
+    assert built_by <= {b"keras", b"builtins", b"harness.layers"}, "loads where harness.models is not"
 
 
 @pytest.mark.parametrize("arch", [arch for arch in names("arch") if SMALLEST[arch][0] > 1])
