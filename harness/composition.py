@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from harness.config import FREE, Arm, Config, ConfigError, known_keys, resolve, unknown_key
+from harness.config import FREE, Arm, Config, ConfigError, flat, known_keys, resolve, unknown_key
 from harness.targets import TargetError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -45,11 +45,7 @@ class Composition:
     jobs: tuple[tuple[str, ...], ...] = ()
     overrides: tuple[str, ...] = ()
     config_dir: str | None = None
-
-    @property
-    def given(self) -> set[str]:
-        """The keys and groups that the command line names."""
-        return {*_given(self.overrides)}
+    given: tuple[str, ...] = ()  # what the command line names: groups, then keys
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composition:
@@ -59,9 +55,10 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
         ConfigError: Hydra or the schema refuses something.
     """
     overrides = [as_hydra(override) for override in overrides]
-    _parsed(OverridesParser.create(), overrides)
+    parsed = _parsed(OverridesParser.create(), overrides)
     try:
         with loaded(overrides, config_dir) as (loader, master):
+            given = _named(loader, parsed)
             if master.hydra.runtime.choices.get("hydra/sweeper") != "basic":
                 raise ConfigError(
                     "hydra/sweeper: only basic is supported: arms must be known before any of them trains"
@@ -88,7 +85,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
             raise ConfigError(_explained(error, overrides)) from None
         raise ConfigError(" ".join(f"{' '.join(overrides)}: {error}".split())) from None
     launcher = master.hydra.runtime.choices.get("hydra/launcher", "basic")
-    return Composition(arms, launcher, tuple(whole for _, _, whole in rows), tuple(overrides), config_dir)
+    return Composition(arms, launcher, tuple(whole for _, _, whole in rows), tuple(overrides), config_dir, given)
 
 
 def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]) -> Iterator[DictConfig]:
@@ -202,6 +199,23 @@ def _parsed(parser: OverridesParser, overrides: Sequence[str]) -> list[Override]
                 f"between them ({key}=FIRST,SECOND), and a text with signs in quotes of its own ('{key}=\"A, B\"')"
             ) from None
     return parsed
+
+
+def _named(loader: ConfigLoader, overrides: Sequence[Override]) -> tuple[str, ...]:
+    """The groups that overrides choose a file of, then the keys that they give a value, `~` before what they delete."""
+    assert isinstance(loader, ConfigLoaderImpl)
+    groups, keys = [], list[str]()
+    for override in overrides:
+        name = override.key_or_group
+        if override.is_delete():
+            keys.append(f"~{name}")
+        elif not override.is_sweep_override() and isinstance(value := override.value(), dict):
+            keys += flat(value, name)
+        elif loader.repository.group_exists(name):
+            groups.append(name)
+        else:
+            keys.append(name)
+    return (*groups, *keys)
 
 
 def _refuse_lists(loader: ConfigLoaderImpl, overrides: Sequence[Override]) -> None:

@@ -347,6 +347,16 @@ def stored(text: str) -> Config:
     return resolve(OmegaConf.merge(OmegaConf.structured(Config), yaml.safe_load(text)))  # type: ignore[arg-type]
 
 
+def flat(node: Any, prefix: str = "") -> dict[str, object]:
+    """Nested mappings as dotted keys; lists stay whole."""
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    leaves: dict[str, object] = {}
+    for name, value in node.items():
+        leaves |= flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return leaves
+
+
 def known_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of the schema."""
     for each in dataclasses.fields(schema):

@@ -5,7 +5,7 @@ which trains 2,000 steps from the start, and it ends in the same bits. So all th
 and the learning rates of the steps already taken too.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from harness.config import NOT_IDENTITY, Arm, Config, ConfigError, number_of_draws, stored
+from harness.config import NOT_IDENTITY, Arm, Config, ConfigError, flat, number_of_draws, stored
 from harness.prepared import Draws, Prepared
-from harness.runner import flat
 from harness.streams import Block
 from harness.tracking import artifacts, histograms
 from harness.tracking.artifacts import CHECKPOINTS
+from harness.tracking.entries import PARENT
 from harness.tracking.frames import is_curve
 from harness.tracking.store import find_run, open_store
 from harness.training.checkpoints import CheckpointError, unpack
@@ -62,15 +62,16 @@ class Origin:
                 recorder.metrics(point.step, {metric: point.value})
 
 
-def as_begun(arm: Arm, given: Collection[str]) -> Arm:
+def as_begun(arm: Arm, given: Sequence[str]) -> Arm:
     """The arm with what was not given as the run had it that `resume_from` names, or the first run of the arm it names.
 
     Args:
         arm: composed of the command line alone.
-        given: keys and groups of the command line. With a sweep or a debug file, which may say anything, the arm stays.
+        given: groups and keys of the command line, as `composition.Composition` has them. With a sweep or a debug file,
+            which may say anything, the arm stays.
 
     Raises:
-        ConfigError: what was given and what the run had do not go together.
+        ConfigError: something was given that cannot be laid over what the run had, or does not go together with it.
         StoreError: no such store or run.
     """
     if {"sweep", "debug"} & {*given}:
@@ -82,19 +83,29 @@ def as_begun(arm: Arm, given: Collection[str]) -> Arm:
     if content is None:
         return arm  # which `origins` refuses
     config, now = yaml.safe_load(content), asdict(arm.config)
-    for key in (*OF_THIS_COMMAND, *given):
-        *above, leaf = key.split(".")
-        old, new = config, now
-        for part in above:
-            old, new = old.setdefault(part, {}), new.get(part) or {}
-        if leaf in new:
-            old[leaf] = new[leaf]
-    if "train.epochs" in given and "train.steps" not in given:
-        config["train"]["steps"] = None
+    said = [key for key in given if not key.startswith("hydra")]
+    if strange := [key for key in said if key.partition(".")[0] not in now]:
+        raise ConfigError(
+            f"resume_from: goes on with what run {name} had, over which {strange[0]} cannot be laid; leave it out"
+        )
+    for key in (*OF_THIS_COMMAND, *said):
+        _lay(key, now, config)
+    for length, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"train.{length}" in said and f"train.{other}" not in said:
+            _lay(f"train.{other}", now, config)
     choices = {group: runs[0].data.params.get(group, chosen) for group, chosen in arm.choices.items()}
     choices |= {group: arm.choices[group] for group in given if group in arm.choices}
     named = runs[0].data.tags.get("arm", arm.name) if arm.name == "default" else arm.name
     return replace(arm, name=named, config=stored(yaml.safe_dump(config)), choices=choices)
+
+
+def _lay(key: str, above: Mapping[str, Any], below: dict[str, Any]) -> None:
+    """Give a dotted key the value that it has above; where one of the two has nothing to go into, all from there on."""
+    first, _, rest = key.partition(".")
+    if rest and isinstance(above[first], dict) and isinstance(below.get(first), dict):
+        _lay(rest, above[first], below[first])
+    else:
+        below[first] = above[first]
 
 
 def origins(plan: "Plan", prepared: Prepared) -> dict[Block, Origin]:
@@ -123,7 +134,7 @@ def origins(plan: "Plan", prepared: Prepared) -> dict[Block, Origin]:
 def _runs(client: "MlflowClient", named: "Run") -> "list[Run]":
     if named.data.tags.get("kind") == "run":
         return [named]
-    parent = f"tags.mlflow.parentRunId = '{named.info.run_id}' and tags.outcome = 'finished'"
+    parent = f"tags.{PARENT} = '{named.info.run_id}' and tags.outcome = 'finished'"
     return list(client.search_runs([named.info.experiment_id], parent, max_results=1000))
 
 

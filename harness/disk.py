@@ -38,18 +38,20 @@ def forecast(to_train: Iterable[tuple[Prepared, int]]) -> str:
     """One line on the files that so many runs of each arm will leave."""
     known: dict[tuple[str, str], tuple[int, int]] = {}
     states = nets = runs = 0
+    more = False
     policies: dict[str, None] = {}
     for prepared, count in to_train:
         place = (prepared.spec.key, prepared.data.digest)
         state, net = known.setdefault(place, known.get(place) or sizes(prepared))
         checkpoint = prepared.arm.config.train.checkpoint
         scheduled = len([step for step in prepared.recipe.checkpoint if step > 0])
+        more |= checkpoint.seconds is not None and kept(checkpoint.keep) > scheduled
         best = state if checkpoint.keep == "best" else 0  # in a file of its own, and carried along by the last one
         watched = 0 if prepared.recipe.patience is None else net  # the best weights so far
         bytes_a_run = min(kept(checkpoint.keep), scheduled) * (state + best + watched) + best
         states, nets, runs = states + count * bytes_a_run, nets + count * net, runs + count
         policies[f"last {checkpoint.keep}" if isinstance(checkpoint.keep, int) else str(checkpoint.keep)] = None
-    late = " (more where train.checkpoint.seconds adds some)" if "all" in policies else ""
+    late = " (more where train.checkpoint.seconds adds some)" if more else ""
     return (
         f"Disk for {runs} runs: checkpoints ({', '.join(policies)} kept) {_bytes(states)}{late}, nets {_bytes(nets)}."
     )

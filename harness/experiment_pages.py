@@ -30,9 +30,9 @@ def readme(experiment: Experiment) -> str:
         commands.append(f"python scripts/reproduce.py {experiment.id}   # trains what is missing, writes this folder")
         text += ["```\n" + "\n".join(commands) + "\n```"]
         text += [_data_hint(experiment)] if _data_hint(experiment) else []
-        minutes, measured = experiment.minutes_on_2_cores
-        time = "About a minute" if round(minutes) <= 1 else f"About {minutes:.0f} minutes"
-        how = "measured: the time of its runs, two at a time" if measured else "estimated"
+        number, measured = experiment.minutes_on_2_cores
+        time = "About a minute" if round(number) <= 1 else f"About {number:.0f} minutes"
+        how = "measured: the fastest run of each arm, times their number, two at a time" if measured else "estimated"
         text += [f"{time} on 2 cores ({how}). State: **{experiment.state}**."]
     else:
         text += [f"```\npython scripts/reproduce.py {experiment.id}\n```"]
@@ -51,7 +51,7 @@ def readme(experiment: Experiment) -> str:
         rows = pd.DataFrame(experiment.shown, columns=["what", "command", "test"])
         rows["command"] = "`" + rows["command"] + "`"
         text += [published.plain(rows.assign(test=[f"[{name}](../../{name})" for name in rows["test"]]))]
-    if experiment.conclusion and experiment.state != "not run":
+    if experiment.conclusion and experiment.state == "done":
         text += ["## What we conclude", experiment.conclusion.strip()]
     text += ["Written by `scripts/reproduce.py`; do not edit."]
     return "\n\n".join(text) + "\n"
@@ -100,13 +100,13 @@ def _beside(experiment: Experiment, results: pd.DataFrame | None, theirs: pd.Dat
     text = ["## Published beside measured"]
     if results is not None:
         text += [f"Machine: {', '.join(sorted(set(results['machine'])))}."]
-    crowded = table["arm"].nunique() > MOST_ARMS
-    chosen = table["chosen"].eq(True) if "chosen" in table else False
+    number = len(table[["sweep", "arm"]].drop_duplicates())
+    crowded = number > MOST_ARMS
+    chosen = table["chosen"].eq(True) if "chosen" in table else table["published"].isna() & False
     shown = table[table["published"].notna() | (table["note"] != "") | chosen] if crowded else table
     text += [published.markdown(shown)] if len(shown) else []
     if crowded:
-        what = "; here those that validation chose" if chosen is not False else ""
-        text += [f"All {table['arm'].nunique()} arms are in results.csv{what}."]
+        text += [f"All {number} arms are in results.csv; here those that validation chose."]
     if results is None:
         text += ["Not run."]
         return text
@@ -159,7 +159,7 @@ def index(every: Sequence[Experiment]) -> str:
                 "row": each.row,
                 "experiment": f"[{each.id}]({each.id}/README.md)",
                 "question": each.question,
-                "minutes on 2 cores": _minutes(*each.minutes_on_2_cores) if each.sweeps else "–",
+                "minutes on 2 cores": minutes(each) if each.sweeps else "–",
                 "state": each.state,
                 "published numbers": ", ".join(inside) or "–",
             }
@@ -169,12 +169,14 @@ def index(every: Sequence[Experiment]) -> str:
         "Every row of the sources: its question, the state of its runs, and how many published numbers lie inside "
         "the spread (min to max) of single runs. "
         f"All together train for about {sum(each.minutes_on_2_cores[0] for each in every) / 60:.1f} hours on 2 cores "
-        "(the time of the runs in the store, two at a time; with ~ estimated). "
+        "(the fastest run of each arm, times their number, two at a time; with ~ estimated). "
         "Written by `scripts/reproduce.py`; do not edit.",
         published.plain(pd.DataFrame(rows)),
     ]
     return "\n\n".join(text) + "\n"
 
 
-def _minutes(minutes: float, measured: bool) -> str:
-    return f"{'' if measured else '~'}{max(1, round(minutes))}"
+def minutes(experiment: Experiment) -> str:
+    """How many it takes on 2 cores, with ~ where that is estimated."""
+    number, measured = experiment.minutes_on_2_cores
+    return f"{'' if measured else '~'}{max(1, round(number))}"

@@ -31,13 +31,20 @@ HISTOGRAMS = {"pre_activations": "pre_activation", "activations": "activation"}
 
 
 def stored(experiment: Experiment, sweep: str, uri: str | None, folder: Path) -> Results | None:
-    """The runs of the arms that the sweep's file means, or None where the store has none."""
+    """The runs of the arms and blocks that the sweep's file means, or None where none has ended in the store."""
+    arms = experiment.arms(sweep)
+    keys = [each.key for each in arms]
     try:
-        results = Results(open_store(uri, folder, create=False), sweep, [each.key for each in experiment.arms(sweep)])
+        results = Results(open_store(uri, folder, create=False), sweep, keys)
     except StoreError:
         return None
-    ended = len(results.runs) and results.runs["outcome"].isin(ENDED).any()
-    return results if ended else None
+    runs, wanted = results.runs, planned(arms)
+    if not len(runs):
+        return None
+    runs = runs[[block in wanted for block in zip(runs["block"], runs["draw"], strict=True)]]
+    if not runs["outcome"].isin(ENDED).any():
+        return None
+    return Results(results.client, sweep, keys, runs["run_key"].tolist())
 
 
 def unfinished(experiment: Experiment, uri: str | None, folder: Path) -> list[str]:
@@ -77,7 +84,7 @@ def measure(experiment: Experiment, uri: str | None, folder: Path) -> bool:
         return True
     from harness.report import study
 
-    rows, claims = [], []
+    rows, claims, spreads = [], [], []
     for sweep, results in found.items():
         arms = experiment.arms(sweep)
         names = {each.name: each.key for each in arms}
@@ -88,16 +95,18 @@ def measure(experiment: Experiment, uri: str | None, folder: Path) -> bool:
         table.insert(0, "sweep", sweep)
         subject = None if results.declaration is None else study(results, results.declaration)
         shown = list(names)
-        if subject is not None and len(subject.tuning):
+        if subject is not None:
             shown = subject.compared
-            table["chosen"] = table["arm"].isin(shown)
+        table["chosen"] = table["arm"].isin(shown)
         rows.append(table.assign(machine=machine(results.runs)))
         claims += [(sweep, sentence) for sentence in _claims(subject)]
         if experiment.figure == "histograms":
-            layers(results, shown).to_csv(experiment.folder / "layers.csv", index=False, float_format="%.4g")
+            spreads.append(layers(results, shown))
         for name, figure in _figures(experiment, results, shown).items():
-            _save(experiment, name if len(experiment.sweeps) == 1 else sweep, figure)
+            _save(experiment, name if len(experiment.sweeps) == 1 else f"{sweep}_{name}", figure)
     pd.concat(rows).to_csv(experiment.folder / "results.csv", index=False, float_format="%.6g")
+    if spreads:
+        pd.concat(spreads).to_csv(experiment.folder / "layers.csv", index=False, float_format="%.4g")
     pd.DataFrame(claims, columns=["sweep", "sentence"]).to_csv(experiment.folder / "claims.csv", index=False)
     return True
 

@@ -7,14 +7,14 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from harness.config import Arm, Config
+from harness.config import Arm, Config, flat
 from harness.data.datasets import Dataset
 from harness.disk import kept
 from harness.prepared import Prepared
@@ -320,16 +320,6 @@ def params(arm: Arm) -> dict[str, object]:
     )
     kept = {name: value for name, value in found.items() if not name.startswith(left_out)}
     return {**arm.choices, **kept, "runtime.precision": arm.config.runtime.precision}
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, object]:
-    """Nested mappings as dotted keys; lists stay whole."""
-    if not isinstance(node, Mapping):
-        return {prefix: node}
-    leaves: dict[str, object] = {}
-    for name, value in node.items():
-        leaves |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return leaves
 
 
 def config_yaml(config: Config) -> bytes:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     from harness import experiments
     from harness.checks import ConfigError
-    from harness.experiment_pages import index, readme
+    from harness.experiment_pages import index, minutes, readme
     from harness.quiet import set_levels
     from harness.reproduction import measure, unfinished
 
@@ -45,7 +45,7 @@ def main() -> int:
         return 2
     if given.list:
         for each in every:
-            print(f"{each.id:22}{each.minutes_on_2_cores[0]:5.0f} min  {each.state:24}{each.question}")
+            print(f"{each.id:22}{minutes(each):>5} min  {each.state:24}{each.question}")
         return 0
     if not given.experiment and not given.all:
         parser.error("give an experiment, --all or --list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -134,6 +135,32 @@ def test_what_is_not_said_is_as_the_run_had_it(folder: Path, longer: Run, seed_1
     assert run.data.params == longer.data.params
 
 
+def planned_key(folder: Path, arguments: Sequence[str]) -> str:
+    code, out, err = command(folder, [*arguments, "dry_run=true"])
+    assert (code, err) == (0, "")
+    (key,) = re.findall(r"[0-9a-f]{16}", out)
+    return str(key)
+
+
+@pytest.mark.parametrize("said", [["train.steps=24"], ["train={steps: 24}"], [*SHORT, "train.steps=24"]], ids=str)
+def test_however_it_is_said_it_is_the_arm_that_is_longer_from_the_start(
+    said: list[str], folder: Path, seed_1: Run
+) -> None:
+    scratch = planned_key(folder, [*SHORT, "train.steps=24"])
+    assert planned_key(folder, [f"+resume_from={seed_1.info.run_id}", *said]) == scratch
+
+
+def test_a_run_of_epochs_goes_on_by_steps_and_the_other_way_round(folder: Path) -> None:
+    epochs = [word for word in SHORT if not word.startswith("train.steps")]
+    epochs = [*epochs, "train.epochs=2", "sweep.name=epochs", "arch.widths=[4]", "seeds=1"]
+    assert command(folder, epochs)[0] == 0
+    (run,) = runs(folder, "epochs")
+    by_steps = [word for word in epochs if not word.startswith("train.epochs")] + ["train.steps=24"]
+    on = f"+resume_from={run.info.run_id}"
+    assert planned_key(folder, [on, "train.steps=24"]) == planned_key(folder, by_steps)
+    assert planned_key(folder, [on, "train.epochs=4"]) == planned_key(folder, [*epochs, "train.epochs=4"])
+
+
 def test_all_runs_of_an_arm_go_on_together(folder: Path) -> None:
     (arm,) = runs(folder, "short", "arm")
     code, _, err = command(folder, [f"resume_from={arm.info.run_id}", "train.steps=24", "sweep.name=all_longer"])
@@ -169,6 +196,7 @@ def test_a_run_that_varies_one_stream_goes_on(folder: Path) -> None:
         (["root_seed=1"], "root_seed: run RUN had other seeds"),
         (["seeds=[0]"], "seeds: run RUN is seed 1, draw all, which is none of these blocks"),
         (["optimizer=sgd,adam"], "resume_from: got 2 arms"),
+        (["learning_rate=step", "learning_rate.schedule.decay_rate=0.5"], "learning_rate: its first 12 steps are not"),
         (["+resume_from=nothing"], "run nothing: "),
         (["tracking.folder=nowhere"], "tracking.folder=nowhere: no mlflow.db there"),
     ],
@@ -183,6 +211,12 @@ def test_what_cannot_match_is_refused_in_one_line(overrides: list[str], said: st
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert said in err.replace(seed_1.info.run_id, "RUN")
+
+
+def test_what_deletes_a_group_is_refused(folder: Path, seed_1: Run) -> None:
+    code, _, err = command(folder, [f"+resume_from={seed_1.info.run_id}", "train.steps=24", "~augment"])
+    assert (code, err.count("\n")) == (2, 1)
+    assert "over which ~augment cannot be laid; leave it out" in err
 
 
 def test_a_run_without_its_last_checkpoint_is_refused(folder: Path) -> None:

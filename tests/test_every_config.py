@@ -100,6 +100,7 @@ def test_each_architecture_takes_two_steps_on_its_smallest_input(
     with zipfile.ZipFile(io.BytesIO(recorder.artifacts["model.keras"])) as file:
         modules = set(re.findall(rb'"module": "([^"]+)"', file.read("config.json")))
     built_by = {name for name in modules if not name.startswith(b"keras.")}
+    assert modules, "the file says what its layers are"
     assert built_by <= {b"keras", b"builtins", b"harness.layers"}, "loads where harness.models is not"
 
 

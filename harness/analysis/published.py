@@ -8,7 +8,8 @@ import pandas as pd
 from harness.analysis.stats import mean_ci
 
 BEST = "best "
-"""`best accuracy/test`: of every run the best of its evaluations, as if the moment were chosen on the test set."""
+"""`best accuracy/test`: of every run the best of its evaluations, as if the moment were chosen on the test set; of a
+loss the smallest."""
 GAIN = "best - last "
 """`best - last accuracy/test`: of every run how much that choice adds to its last evaluation."""
 IN_PERCENT = ("accuracy", "gap")
@@ -20,7 +21,8 @@ def measured(
 ) -> pd.DataFrame:
     """One row an arm and metric: n, diverged, planned, mean, ci_low, ci_high (95 % t), min, max; as logged.
 
-    `minutes` is the time of the arm's runs, one after the other.
+    `minutes`: of the arm's runs, one after the other, all that finished as fast as the fastest: others wait for a
+    machine that is used for something else as well.
 
     Args:
         runs: arm_key, run_id, outcome, seconds, and the metrics of finished runs.
@@ -34,24 +36,27 @@ def measured(
         mine = runs[runs["arm_key"] == key] if len(runs) else runs
         done = mine[mine["outcome"] == "finished"] if len(mine) else mine
         diverged = int((mine["outcome"] == "diverged").sum()) if len(mine) else 0
-        minutes = float(mine["seconds"].sum()) / 60 if len(mine) else 0.0
+        seconds = mine["seconds"].sum() - done["seconds"].sum() if len(mine) else 0.0
+        seconds += len(done) * done["seconds"].min() if len(done) else 0.0
         for metric in metrics:
             values = _values(done, curves, metric)
             interval = mean_ci(values)
             low, high = (float(values.min()), float(values.max())) if len(values) else (np.nan, np.nan)
             counts = {"n": len(done), "diverged": diverged, "planned": planned}
             bounds = {"mean": interval.value, "ci_low": interval.low, "ci_high": interval.high, "min": low, "max": high}
-            rows.append({"arm": arm, "metric": metric, **counts, **bounds, "minutes": minutes})
+            rows.append({"arm": arm, "metric": metric, **counts, **bounds, "minutes": seconds / 60})
     return pd.DataFrame(rows)
 
 
 def _values(done: pd.DataFrame, curves: pd.DataFrame, metric: str) -> np.ndarray:
     curve = of_curve(metric)
-    last = done[curve].to_numpy(float) if curve in done else np.zeros(0)
+    last: np.ndarray = done[curve].to_numpy(float) if curve in done else np.full(len(done), np.nan)
     if curve == metric or not len(done):
-        return last[np.isfinite(last)]
+        found: np.ndarray = last[np.isfinite(last)]
+        return found
     course = curves[curves["metric"] == curve]
-    values: np.ndarray = course.groupby("run_id")["value"].max().reindex(done["run_id"]).to_numpy(float)
+    best = course.groupby("run_id")["value"].agg("min" if curve.startswith("loss") else "max")
+    values = np.asarray(best.reindex(done["run_id"]), float)
     if metric.startswith(GAIN):
         values = values - last
     finite: np.ndarray = values[np.isfinite(values)]

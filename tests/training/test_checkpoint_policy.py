@@ -103,6 +103,22 @@ def command(folder: Path, keep: str, *more: str) -> str:
     return out.getvalue()
 
 
+WEIGHTS = 4 * (64 * 8 + 8 + 8 * 3 + 3)
+STATE = 3 * WEIGHTS + 8 + 4
+"""Bytes: 64x8 + 8 + 8x3 + 3 weights of 4; Adam's two slots for each, its count of steps and rate."""
+
+
+def test_the_plan_counts_the_best_weights_that_early_stopping_carries(folder: Path) -> None:
+    plan = command(folder, "1", "regularizer.patience=2", "dry_run=true")
+    assert f"(last 1 kept) {disk._bytes(STATE + WEIGHTS)}, " in plan
+
+
+def test_the_plan_says_where_the_clock_may_add_some(folder: Path) -> None:
+    few = "train.checkpoint={at:[],every:12}"
+    assert "(more where train.checkpoint.seconds adds some)" in command(folder, "2", few, "dry_run=true")
+    assert "more where" not in command(folder, "2", few, "train.checkpoint.seconds=null", "dry_run=true")
+
+
 @pytest.mark.parametrize(
     ("keep", "files"),
     [("1", ["step_12"]), ("all", ["step_3", "step_6", "step_9", "step_12"]), ("best", ["best", "step_12"])],
@@ -112,15 +128,12 @@ def test_the_store_holds_what_the_policy_keeps_and_the_plan_said_so(keep: str, f
     command(folder, keep)
     found = sorted(folder.glob(f"mlruns/artifacts/keep_{keep}/*/artifacts/checkpoints/*"))
     assert [path.stem.replace("step_00000000", "step_").replace("step_0000000", "step_") for path in found] == files
-    # 64x8 + 8 + 8x3 + 3 weights of 4 bytes; Adam's two slots for each, its count of steps and rate.
-    weights = 4 * (64 * 8 + 8 + 8 * 3 + 3)
-    state = 3 * weights + 8 + 4
     policy = "last 1" if keep == "1" else keep
     states = len(files) + (keep == "best")  # the last one carries the best along
-    assert f"Disk for 1 runs: checkpoints ({policy} kept) {disk._bytes(states * state)}" in plan
-    assert f"nets {disk._bytes(weights)}." in plan
+    assert f"Disk for 1 runs: checkpoints ({policy} kept) {disk._bytes(states * STATE)}" in plan
+    assert f"nets {disk._bytes(WEIGHTS)}." in plan
     arrays = sum(array.nbytes for path in found for array in checkpoints.unpack(path.read_bytes()).values())
-    assert states * state <= arrays <= states * (state + 50)
+    assert states * STATE <= arrays <= states * (STATE + 50)
 
 
 def test_sizes_are_said_in_units_of_a_thousand() -> None:
