@@ -143,9 +143,10 @@ def test_the_spread_of_the_layers_is_of_the_first_and_the_last_probe(tmp_path: P
 def test_all_trains_what_is_missing_writes_it_and_trains_nothing_twice(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    short = "data: {test_share: 0.9}\ntrain: {steps: 4, batch_size: 20, val_share: 0}\n"
-    small = SWEEP.replace("sweep:", "defaults: [override /arch: softmax]\nsweep:", 1).replace("seeds: 3", "seeds: 2")
-    (root / "tiny" / "sweep" / "tiny.yaml").write_text(small + short)
+    nets = "defaults: [override /arch: softmax, override /data: spiral]\nsweep:"
+    small = SWEEP.replace("sweep:", nets, 1).replace("seeds: 3", "seeds: 2\ntrain: {steps: 4, batch_size: 20}")
+    (root / "tiny" / "sweep" / "tiny.yaml").write_text(small)
+    (root / "tiny" / "experiment.yaml").write_text(DECLARED + "figure: regions\n")
     script = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))
     command = ["reproduce.py", "--all", "--experiments", str(root), "--folder", str(tmp_path / "store")]
     monkeypatch.chdir(tmp_path)  # where the sweep's own report goes
@@ -154,6 +155,8 @@ def test_all_trains_what_is_missing_writes_it_and_trains_nothing_twice(
     assert "tiny: python -m harness --config-dir experiments/tiny +sweep=tiny" in capfd.readouterr().out
     table = pd.read_csv(root / "tiny" / "results.csv")
     assert (table["n"] == 2).all()
+    assert "<svg" in (root / "tiny" / "regions.svg").read_text()
+    assert len([*(tmp_path / "store").rglob("figures/regions.png")]) == 2, "on each arm in MLflow"
     written = (root / "tiny" / "README.md").read_text()
     assert "State: **done**" in written
     assert script["main"]() == 0
