@@ -82,7 +82,7 @@ class Experiment:
 
     @cached_property
     def minutes_on_2_cores(self) -> tuple[float, bool]:
-        """How long it takes, and whether that is measured: its runs as fast as the fastest of the arm, two at a time."""
+        """How long, and whether that is measured: its runs as fast as the fastest of the arm, two at a time."""
         results = self.read("results.csv")
         if self.state != "done" or results is None or "minutes" not in results:
             return self.minutes, False
