@@ -58,7 +58,7 @@ def learning_curves(curves: pd.DataFrame, arms: Sequence[str]) -> Figure:
                     dict(tuple(by_metric[f"{score}/{part}"].groupby("arm"))) if f"{score}/{part}" in by_metric else {}
                 )
                 lines = [_Line(names[arm], look[arm], by_arm[arm]) for arm in arms if arm in by_arm]
-            _panel(axes, lines, factor)
+            _panel(axes, lines, factor, np.inf if score == "loss" else 100)
             axes.set_ylabel(unit if alone else f"{part} {unit}")
             axes.grid(alpha=0.25)
     for axes in panels[-1]:
@@ -93,7 +93,8 @@ class _Line:
     points: pd.DataFrame
 
 
-def _panel(axes: Axes, lines: Sequence[_Line], factor: float) -> None:
+def _panel(axes: Axes, lines: Sequence[_Line], factor: float, most: float) -> None:
+    """Draw the lines; their bands end at 0 and at `most`, beyond which no value can be."""
     faint, colors, last = [], [], max((float(line.points["step"].max()) for line in lines), default=0.0)
     for line in lines:
         table = line.points.pivot(index="step", columns="run_id", values="value")
@@ -107,7 +108,9 @@ def _panel(axes: Axes, lines: Sequence[_Line], factor: float) -> None:
         middle, low, high = ([getattr(i, name) for i in intervals] for name in ("value", "low", "high"))
         axes.plot(steps, middle, label=label, linewidth=1.8, color=color, linestyle=style)
         if len(lines) <= MOST_KEYED:  # the bands of more arms would hide one another
-            axes.fill_between(steps, low, high, alpha=0.18, color=color, linewidth=0)
+            axes.fill_between(
+                steps, np.clip(low, 0, most), np.clip(high, 0, most), alpha=0.18, color=color, linewidth=0
+            )
     dense = len(faint) > MANY_RUNS
     axes.add_collection(LineCollection(faint, colors=colors, linewidths=0.6, alpha=0.3, zorder=1.5, rasterized=dense))
     axes.autoscale_view()

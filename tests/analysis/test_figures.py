@@ -149,6 +149,18 @@ def test_no_two_texts_of_a_figure_overlap(name, arms):
     assert overlaps(DRAWN[name](arms)) == []
 
 
+def test_the_band_of_two_runs_ends_where_values_end() -> None:
+    curves = curves_of(["he", "glorot"], runs=2)
+    curves["value"] = curves["value"].where(curves["run_id"].str.endswith("0"), 0.9)  # far apart: 12.7 standard errors
+    loss, accuracy = plots.learning_curves(curves, ["he", "glorot"]).axes[:2]
+    bands = {
+        axes: np.concatenate([path.vertices[:, 1] for path in axes.collections[0].get_paths()])
+        for axes in (loss, accuracy)
+    }
+    assert bands[loss].min() == 0 < bands[loss].max()
+    assert (bands[accuracy].min(), bands[accuracy].max()) == (0, 100)
+
+
 def test_a_hundred_arms_are_drawn_without_a_key():
     arms = [f"width={i}" for i in range(100)]
     figure = plots.learning_curves(curves_of(arms, runs=2), arms)
