@@ -92,4 +92,5 @@ def tuned(runs: pd.DataFrame, arms: Sequence[str], tune: Sequence[str]) -> pd.Da
         whole = {arm: mean for arm, mean in means.items() if validation[arm].notna().all()} or means
         best = max(whole, key=lambda arm: whole[arm]) if whole else None
         rows.append({"arm": name, "trials": len(trials), "chosen": best, "val accuracy": whole.get(best or "", np.nan)})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["arm", "trials", "chosen", "val accuracy"])
+    return table.assign(chosen=pd.Series([row["chosen"] for row in rows], dtype=object))  # of texts, None would be NaN

@@ -53,6 +53,11 @@ def test_arms_that_differ_only_in_tuned_parameters_are_one_group():
     assert groups(["learning_rate.value=1"], ["learning_rate.value"]) == {"all": ["learning_rate.value=1"]}
 
 
+def test_a_group_without_a_finished_run_has_none_chosen():
+    runs = runs_of({ARMS[0]: [0.9, 0.8]}, {ARMS[0]: [0.9, 0.8]})
+    assert tuned(runs, ARMS, ["learning_rate.value"])["chosen"].tolist() == [ARMS[0], None]
+
+
 def test_each_group_takes_its_best_whole_trial():
     values = dict(zip(ARMS, ([0.9, np.nan], [0.7, 0.8], [0.6, 0.6]), strict=True))
     runs = runs_of(values, values)
