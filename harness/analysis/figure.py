@@ -79,17 +79,23 @@ def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_minor_formatter(_PlainLog())
 
 
-def legend_height(entries: int) -> float:
+def legend_height(entries: int, columns: int = 4) -> float:
     """Inches that `legend` takes above the panels."""
-    return 0.0 if entries > MOST_KEYED else 0.25 * -(-entries // 4) + 0.1
+    return 0.0 if entries > MOST_KEYED else 0.25 * -(-entries // columns) + 0.1
 
 
 def legend(figure: Figure, axes: Axes, size: float = 10) -> None:
-    """A legend above all panels, an entry a label; none where colours, styles and markers would begin again."""
+    """A legend above all panels, an entry a label; none where colours, styles and markers would begin again.
+
+    Long labels have fewer columns, for which the figure grows.
+    """
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if 0 < len(unique) <= MOST_KEYED:
-        columns = min(4, len(unique))
+        entry = 0.6 + 0.6 * size / 72 * max(map(len, unique))  # inches: the line, and letters of about 0.6 of the size
+        columns = max(1, min(4, len(unique), int(figure.get_figwidth() / entry)))
+        more = legend_height(len(unique), columns) - legend_height(len(unique), min(4, len(unique)))
+        figure.set_figheight(figure.get_figheight() + max(0.0, more))
         figure.legend(
             unique.values(), unique.keys(), loc="outside upper center", ncols=columns, frameon=False, fontsize=size
         )

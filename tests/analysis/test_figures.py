@@ -161,6 +161,16 @@ def test_the_band_of_two_runs_ends_where_values_end() -> None:
     assert (bands[accuracy].min(), bands[accuracy].max()) == (0, 100)
 
 
+def test_a_legend_of_long_names_stays_on_the_page() -> None:
+    arms = [f"{net}, {rule}, 0.001" for net in ("softmax", "lenet5", "lenet5_relu") for rule in ("momentum", "adagrad")]
+    figure = plots.learning_curves(curves_of(arms, runs=2), arms)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert len({text.get_window_extent().x0 for text in legend.get_texts()}) == 3, "columns"
+
+
 def test_a_hundred_arms_are_drawn_without_a_key():
     arms = [f"width={i}" for i in range(100)]
     figure = plots.learning_curves(curves_of(arms, runs=2), arms)
