@@ -143,7 +143,7 @@ def test_who_asks_what_is_there_waits_for_the_writer_of_a_process_that_was_kille
 ) -> None:
     client, experiment = store
     teller = f"""
-        import os, signal
+        import os, signal, time
         from mlflow import MlflowClient
         from harness.tracking.entries import Entry
         from harness.tracking.tracker import Tracker
@@ -153,6 +153,7 @@ def test_who_asks_what_is_there_waits_for_the_writer_of_a_process_that_was_kille
         done = []
         tracker.when_written(lambda: done.append(1))
         while not done:
+            time.sleep(0.05)  # what a stopped writer has not read must fit into the pipe
             tracker.when_written(lambda: None)
         os.kill(tracker._child.process.pid, signal.SIGSTOP)
         tracker.put(Entry({RUN!r}, tags={{"outcome": "finished"}}, status="FINISHED"))
