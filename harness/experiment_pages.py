@@ -102,7 +102,7 @@ def _beside(experiment: Experiment, results: pd.DataFrame | None, theirs: pd.Dat
         text += [f"Machine: {', '.join(sorted(set(results['machine'])))}."]
     number = len(table[["sweep", "arm"]].drop_duplicates())
     crowded = number > MOST_ARMS
-    chosen = table["chosen"].eq(True) if "chosen" in table else table["published"].isna() & False
+    chosen = table["chosen"].eq(True) if "chosen" in table else False
     shown = table[table["published"].notna() | (table["note"] != "") | chosen] if crowded else table
     text += [published.markdown(shown)] if len(shown) else []
     if crowded:

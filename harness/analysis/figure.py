@@ -94,8 +94,8 @@ def legend(figure: Figure, axes: Axes, size: float = 10) -> None:
     if 0 < len(unique) <= MOST_KEYED:
         entry = 0.6 + 0.6 * size / 72 * max(map(len, unique))  # inches: the line, and letters of about 0.6 of the size
         columns = max(1, min(4, len(unique), int(figure.get_figwidth() / entry)))
-        more = legend_height(len(unique), columns) - legend_height(len(unique), min(4, len(unique)))
-        figure.set_figheight(figure.get_figheight() + max(0.0, more))
+        more = legend_height(len(unique), columns) - legend_height(len(unique))
+        figure.set_figheight(figure.get_figheight() + more)
         figure.legend(
             unique.values(), unique.keys(), loc="outside upper center", ncols=columns, frameon=False, fontsize=size
         )

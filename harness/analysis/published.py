@@ -50,15 +50,12 @@ def measured(
 
 def _values(done: pd.DataFrame, curves: pd.DataFrame, metric: str) -> np.ndarray:
     curve = of_curve(metric)
-    last: np.ndarray = done[curve].to_numpy(float) if curve in done else np.full(len(done), np.nan)
-    if curve == metric or not len(done):
-        found: np.ndarray = last[np.isfinite(last)]
-        return found
-    course = curves[curves["metric"] == curve]
-    best = course.groupby("run_id")["value"].agg("min" if curve.startswith("loss") else "max")
-    values = np.asarray(best.reindex(done["run_id"]), float)
-    if metric.startswith(GAIN):
-        values = values - last
+    values = done[curve].to_numpy(float) if curve in done else np.full(len(done), np.nan)
+    if curve != metric and len(done):
+        course = curves[curves["metric"] == curve]
+        best = course.groupby("run_id")["value"].agg("min" if curve.startswith("loss") else "max")
+        found = best.reindex(done["run_id"]).to_numpy(float)
+        values = found - values if metric.startswith(GAIN) else found
     finite: np.ndarray = values[np.isfinite(values)]
     return finite
 
