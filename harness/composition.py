@@ -2,17 +2,19 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -28,6 +30,9 @@ from harness.targets import TargetError
 PACKAGE = Path(__file__).resolve().parent
 FREE_TEXT = ("sweep.baseline", "sweep.question", "sweep.name")
 FREE_PATHS = ("tracking.folder", "tracking.uri", "reports", "data.path")  # may be swept where Hydra can read them
+PLACE_OF_HYDRA = "place_of_hydra"
+"""A config with an empty node for what our files say of Hydra."""
+ConfigStore.instance().store(name=PLACE_OF_HYDRA, node={"hydra": {}})
 
 
 def config_folder() -> Path:
@@ -75,7 +80,10 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
                 for job in jobs
             ]
             composed = jobs_composed(loader, master, [whole for _, _, whole in rows])
-            arms = tuple(arm(each, job, varying, name) for each, (name, job, _) in zip(composed, rows, strict=True))
+            arms = tuple(
+                arm(config, choices, job, varying, name)
+                for (config, choices), (name, job, _) in zip(composed, rows, strict=True)
+            )
     except (ConfigError, TargetError):
         raise
     except (HydraException, OmegaConfBaseException) as error:
@@ -88,16 +96,19 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> Composit
     return Composition(arms, launcher, tuple(whole for _, _, whole in rows), tuple(overrides), config_dir, given)
 
 
-def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]) -> Iterator[DictConfig]:
-    """What Hydra composes of each job's overrides; jobs with the same choices of groups share what is slow of it."""
+def jobs_composed(
+    loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]
+) -> Iterator[tuple[DictConfig, dict[str, str]]]:
+    """What Hydra composes of each job, and group -> choice; jobs with the same choices share what is slow of it."""
     assert isinstance(loader, ConfigLoaderImpl)
-    parser, chosen = OverridesParser.create(loader), dict[tuple[str, ...], DictConfig]()
+    parser, chosen = OverridesParser.create(loader), dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]]()
     already = list(master.hydra.overrides.task)
     for job in jobs:
         parsed = _parsed(parser, job)
         _refuse_lists(loader, parsed)
+        loader.validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=True)
         if [*job] == already:
-            yield master.copy()
+            yield master.copy(), _texts(master.hydra.runtime.choices)
             continue
         groups, values = [], []
         for override, text in zip(parsed, job, strict=True):
@@ -106,10 +117,32 @@ def jobs_composed(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Seque
             else:
                 values.append(override)
         if (*groups,) not in chosen:
-            chosen[(*groups,)] = loader.load_sweep_config(master, groups)
-        composed = chosen[(*groups,)].copy()
+            chosen[(*groups,)] = _of_files(loader, master, groups)
+        config, choices = chosen[(*groups,)]
+        composed = config.copy()
         loader._apply_overrides_to_config(values, composed)
-        yield composed
+        yield composed, choices
+
+
+def _of_files(loader: ConfigLoaderImpl, master: DictConfig, groups: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """What `load_sweep_config` composes of the choices of groups, without the files of Hydra's own settings.
+
+    Those are two thirds of all files, and the same for every job.
+    """
+    hydras = list(master.hydra.overrides.hydra)  # may hold hydra.searchpath
+    parsed, repository = loader._parse_overrides_and_create_caching_repo("config", [*hydras, *groups])
+    ours = [override for override in parsed if not override.is_hydra_override()]
+    listed = create_defaults_list(repository, "config", ours, prepend_hydra=False, skip_missing=False)
+    place = ResultDefault(config_path=PLACE_OF_HYDRA, package="")
+    config = loader._compose_config_from_defaults_list([place, *listed.defaults], repository)
+    OmegaConf.set_struct(config, True)
+    OmegaConf.copy_cache(from_config=master, to_config=config)
+    return config, _texts(listed.overrides.known_choices)
+
+
+def _texts(choices: Mapping[str, object]) -> dict[str, str]:
+    """Group -> what is chosen of it, without groups of which nothing is."""
+    return {str(group): str(choice) for group, choice in choices.items() if choice}
 
 
 @contextlib.contextmanager
@@ -164,15 +197,10 @@ def named_arms(arms: object) -> list[tuple[str, list[str]]]:
     return pairs or [("", [])]
 
 
-def arm(composed: DictConfig, job: Sequence[str], swept: set[str], first: str = "") -> Arm:
+def arm(composed: DictConfig, choices: Mapping[str, str], job: Sequence[str], swept: set[str], first: str = "") -> Arm:
     """One composed job as an arm, named by `first` and the swept overrides: `initializer=he`."""
-    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-    assert isinstance(choices, dict)
-    groups = {
-        str(group): str(choice)
-        for group, choice in choices.items()
-        if choice and not str(group).startswith(("hydra/", "sweep", "debug", "tracking", "runtime"))
-    }
+    left_out = ("hydra/", "sweep", "debug", "tracking", "runtime")
+    groups = {group: choice for group, choice in choices.items() if not group.startswith(left_out)}
     names = [first] if first else []
     names += [override.lstrip("+") for override in job if override.partition("=")[0].lstrip("+") in swept]
     config = resolve(composed)

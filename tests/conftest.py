@@ -1,9 +1,13 @@
-"""What the tests share: TensorFlow set up once a process, small data, and arms made ready to train."""
+"""What the tests share: TensorFlow set up once a process, an empty store, small data, and arms made ready to train."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -36,6 +40,23 @@ def slots() -> list[str]:
     return devices.slots("cpu", 2, 1, 1, False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_empty_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """New stores of this process are copies of the first one: MLflow takes a second to make one."""
+    from harness.tracking import schema, store
+
+    empty = tmp_path_factory.mktemp("empty") / "mlflow.db"
+
+    def make(database: Path) -> None:
+        if not empty.exists():
+            schema.make(empty)
+        shutil.copyfile(empty, database)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "make", make)
+        yield
+
+
 def images(
     train: int = 60, test: int = 20, side: int = 8, classes: int = 3, channels: int = 1, seed: int = 0
 ) -> Dataset:
@@ -63,7 +84,11 @@ def compose() -> Callable[..., tuple[Arm, ...]]:
     """The arms of a command line."""
     from harness import composition
 
-    return lambda *overrides, config_dir=None: composition.compose(overrides, config_dir).arms
+    @functools.cache
+    def once(overrides: tuple[str, ...], config_dir: str | None) -> tuple[Arm, ...]:
+        return composition.compose(overrides, config_dir).arms
+
+    return lambda *overrides, config_dir=None: copy.deepcopy(once(overrides, config_dir))
 
 
 @pytest.fixture(scope="session")

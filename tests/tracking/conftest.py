@@ -1,8 +1,7 @@
-"""TensorFlow is set up before the first test here takes an operation; new stores are copies of one."""
+"""TensorFlow is set up before the first test here takes an operation."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,20 +17,6 @@ def _tensorflow(slots: list[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: MLflow takes seconds to make one."""
-    folder = tmp_path_factory.mktemp("template")
-    open_store(None, folder)
-    return folder / "mlflow.db"
-
-
-@pytest.fixture(scope="session")
-def new_store(_template: Path) -> Callable[[Path], MlflowClient]:
+def new_store() -> Callable[[Path], MlflowClient]:
     """A new store in a folder."""
-
-    def make(folder: Path) -> MlflowClient:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_template, folder / "mlflow.db")
-        return open_store(None, folder)
-
-    return make
+    return lambda folder: open_store(None, folder)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from harness.tracking import artifacts
+from harness.tracking import artifacts, schema, store
 from harness.tracking.store import StoreError, experiment_id, open_store, sqlite_uri
 
 NewStore = Callable[[Path], MlflowClient]
@@ -41,7 +41,8 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_a_new_store_is_sqlite_below_the_folder(tmp_path: Path) -> None:
+def test_a_new_store_is_sqlite_below_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "make", schema.make)
     client = open_store(None, tmp_path / "some" / "mlruns")
     assert (tmp_path / "some" / "mlruns" / "mlflow.db").is_file()
     assert experiment_id(client, "first", tmp_path / "artifacts") == experiment_id(client, "first", None)
@@ -88,7 +89,11 @@ def opening(folder: Path, uri: str | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_process_killed_while_it_makes_the_store_leaves_none_half_made(tmp_path: Path) -> None:
+def test_a_process_killed_while_it_makes_the_store_leaves_none_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "make", schema.make)
+
     def tables() -> int:
         with contextlib.suppress(FileNotFoundError):
             return max((file.stat().st_size for file in tmp_path.glob("*mlflow.db*")), default=0)
