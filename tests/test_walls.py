@@ -99,8 +99,9 @@ def test_tracking_knows_neither_tensorflow_nor_hydra() -> None:
             ", ".join(f"harness.analysis.{file.stem}" for file in FILES if room(file) == "analysis"),
             TENSORFLOW | HYDRA | {"mlflow"},
         ),
+        ("harness.tracking.writer", TENSORFLOW | HYDRA | {"sklearn", "scipy.stats", "scipy.optimize"}),
     ],
-    ids=["entry", "architectures", "analysis"],
+    ids=["entry", "architectures", "analysis", "writer"],
 )
 def test_importing_these_loads_none_of_those(modules: str, kept_out: set[str]) -> None:
     code = f"import sys, {modules}; print(' '.join(sys.modules))"

@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats as distributions
+from scipy import special
 
 from harness.analysis.examples import Examples
 from harness.analysis.figure import NARROW, new_figure, short_names, styles
@@ -20,7 +20,7 @@ def sd_interval(sd: float, n: int, alpha: float = 0.05) -> tuple[float, float]:
     """Confidence interval of a standard deviation of n normal scores, from the chi-square of its square."""
     if n < 2 or not np.isfinite(sd):
         return np.nan, np.nan
-    ends = distributions.chi2.ppf([1 - alpha / 2, alpha / 2], n - 1)
+    ends = 2 * special.gammaincinv((n - 1) / 2, [1 - alpha / 2, alpha / 2])  # quantiles of chi-square
     return sd * sqrt((n - 1) / ends[0]), sd * sqrt((n - 1) / ends[1])
 
 

@@ -5,7 +5,6 @@ from math import sqrt
 
 import numpy as np
 import pandas as pd
-from scipy import stats as distributions
 
 from harness.analysis import pairs, sources
 from harness.analysis.blocks import is_crossed
@@ -77,7 +76,7 @@ def _assumptions(study: Study) -> Iterator[str]:
     paired = [c for c in study.comparisons if c not in study.unpaired]
     found = pairs.differences(study.scores, [(c.arm, c.reference) for c in paired])
     for (arm, reference), d in found.items():
-        if len(d) >= 5 and np.ptp(d) > 0 and abs(skew := float(distributions.skew(d, bias=False))) > SKEWED:
+        if len(d) >= 5 and np.ptp(d) > 0 and abs(skew := float(pd.DataFrame(d).skew().iloc[0])) > SKEWED:
             yield f"{arm} − {reference}: skewed differences (skewness {skew:+.1f}), so their t interval is rough."
     tied = [c for c in paired if c.n and c.ties / c.n > TIED]
     if tied:

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
-from scipy import stats as distributions
 
 FloatArray = NDArray[np.float64]
 
@@ -261,8 +260,10 @@ def failure_p(k_a: int, n_a: int, k_b: int, n_b: int, method: Literal["barnard",
         return nan
     if k_a + k_b in (0, n_a + n_b):
         return 1.0
+    from scipy import stats as tests  # half a second, for what few sweeps have
+
     table = np.array([[k_a, k_b], [n_a - k_a, n_b - k_b]])
-    exact = distributions.barnard_exact if method == "barnard" else distributions.fisher_exact
+    exact = tests.barnard_exact if method == "barnard" else tests.fisher_exact
     return float(exact(table).pvalue)
 
 

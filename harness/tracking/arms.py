@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
-from harness.analysis import plots
+from harness.analysis.activations import histograms
+from harness.analysis.curves import learning_curves
+from harness.analysis.figure import png
+from harness.analysis.mistakes import confusion_matrix, worst_mistakes
 from harness.analysis.stats import mean_ci
 from harness.tracking import artifacts, batches
 from harness.tracking.entries import ArmEnd, TestSet
@@ -66,16 +69,16 @@ def figures(results: Results, data: TestSet) -> Mapping[str, bytes]:
     if not len(results.runs):
         return {}
     arm = str(results.runs["arm"].iloc[0])
-    drawn = {"figures/learning_curves.png": _quick(plots.learning_curves(results.curves, [arm]))}
+    drawn = {"figures/learning_curves.png": _quick(learning_curves(results.curves, [arm]))}
     steps, names, shares = results.mean_histograms(arm)
     if len(steps):
-        drawn["figures/activation_histograms.png"] = plots.png(plots.histograms({arm: (steps, names, shares)}))
+        drawn["figures/activation_histograms.png"] = png(histograms({arm: (steps, names, shares)}))
     logits = [arrays["test_logits"] for arrays in results.predictions.values()]
     if logits:
         predicted = np.stack([each.argmax(axis=1) for each in logits])
-        drawn["figures/confusion_matrix.png"] = _quick(plots.confusion_matrix(predicted, data.y_test, data.class_names))
+        drawn["figures/confusion_matrix.png"] = _quick(confusion_matrix(predicted, data.y_test, data.class_names))
         if data.is_image:
-            mistakes = plots.worst_mistakes(np.stack(logits), data.x_test, data.y_test, data.class_names)
+            mistakes = worst_mistakes(np.stack(logits), data.x_test, data.y_test, data.class_names)
             drawn["figures/worst_mistakes.png"] = _quick(mistakes)
     return drawn
 
@@ -86,4 +89,4 @@ def _quick(figure: Figure) -> bytes:
         axes.minorticks_off()
     figure.set_layout_engine(None)
     figure.subplots_adjust(left=0.1, right=0.97, bottom=0.14, top=0.92, wspace=0.22)
-    return plots.png(figure)
+    return png(figure)
