@@ -53,7 +53,8 @@ class Job:
         try:
             plan = sweep.Plan(self.arms)
             slots = sweep.open_slots(plan.config, self.cores)
-            failures = sweep.train(plan, sweep.prepare([arm]), slots)
+            with sweep.trained(plan, sweep.prepare([arm]), slots) as failures:
+                pass
         except Exception as error:
             if not isinstance(error, one_line_errors()):
                 raise

@@ -1,9 +1,10 @@
 """A sweep from its command line to its end: the arms that Hydra composes, the plan, the training, table and report."""
 
+import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -136,23 +137,28 @@ def run(arms: Sequence[Arm], launch: "Callable[[Sequence[Arm]], list[tuple[str, 
         sweeps.declare(client, experiment, declaration, git())
     failures: list[tuple[str, str]] = []
     interrupted = False
-    try:
-        failures = told(train(plan, ready, slots, origins)) if launch is None else launch(plan.arms)
-        if plan.config.confirm:
-            failures += told(train_again(plan, ready, slots, declaration))
-    except KeyboardInterrupt:
-        interrupted = True
-    results = Results(client, plan.config.sweep.name, [each.key for each in plan.arms], run_keys(plan, ready))
-    _print_table(plan, results)
-    missing = len(plan.arms) * len(plan.blocks) - _ended(results)
-    if plan.config.confirm and results.confirmation is not None:
-        missing += len(results.confirmation.run_keys) - _ended(results, "confirmed")
-    page = None
-    if len(results.runs):
-        subject = study(results, declaration)
-        with hold(claims, "report"):
-            page = write(results, Path(plan.config.reports), declaration, subject=subject)
-        _print_claims(subject)
+    with contextlib.ExitStack() as drawing:
+        try:
+            if launch is None:
+                failures = told(drawing.enter_context(trained(plan, ready, slots, origins)))
+            else:
+                failures = launch(plan.arms)
+            if plan.config.confirm:
+                drawing.close()
+                failures += told(train_again(plan, ready, slots, declaration))
+        except KeyboardInterrupt:
+            interrupted = True
+        results = Results(client, plan.config.sweep.name, [each.key for each in plan.arms], run_keys(plan, ready))
+        _print_table(plan, results)
+        missing = len(plan.arms) * len(plan.blocks) - _ended(results)
+        if plan.config.confirm and results.confirmation is not None:
+            missing += len(results.confirmation.run_keys) - _ended(results, "confirmed")
+        page = None
+        if len(results.runs):
+            subject = study(results, declaration)
+            with hold(claims, "report"):
+                page = write(results, Path(plan.config.reports), declaration, subject=subject)
+            _print_claims(subject)
     for failed, cause in failures:
         print(f"FAILED {failed}: {cause}", file=sys.stderr)
     if missing:
@@ -264,16 +270,21 @@ def train_again(
     )
     sweeps.declare_confirmation(client, experiment, confirmation)
     print(f"confirm: {', '.join(subject.finalists)} on fresh blocks, {confirm.names_of(again.arms)}")
-    return train(again, on_fresh, slots)
+    with trained(again, on_fresh, slots) as failures:
+        return failures
 
 
-def train(
+@contextlib.contextmanager
+def trained(
     plan: Plan, ready: Sequence["Prepared"], slots: Sequence[str], origins: "Mapping[Block, Origin] | None" = None
-) -> list["Failure"]:
+) -> Iterator[list["Failure"]]:
     """Train what is not done yet of the arms that are `ready`, here; where there is an origin, from its end on.
+
+    All runs are written where the context begins, and the figures of their arms where it ends.
 
     Raises:
         KeyboardInterrupt: after the runs in flight were saved.
+        TrackingError: something could not be written.
     """
     from harness.prepared import Prepared
     from harness.progress import display
@@ -311,25 +322,27 @@ def train(
     total = sum(cell.prepared.steps for cell in waiting)
     if len(waiting) < len(ready) * len(plan.blocks):
         print(f"{len(ready) * len(plan.blocks) - len(waiting)} runs are finished.")
-    with display(len(ready), len(waiting), total) as shown:
-        runner = Runner(slots, tracker, shown, end_arm, config.fail_fast, claims, config.rerun)
-        try:
+    try:
+        with display(len(ready), len(waiting), total) as shown:
+            runner = Runner(slots, tracker, shown, end_arm, config.fail_fast, claims, config.rerun)
             runner.run(waiting)
-            left_open = tracker.open_arms(each.arm.key for each in ready) - {cell.prepared.arm.key for cell in waiting}
-            for prepared in ready:
-                if prepared.arm.key in left_open:
-                    tracker.start_arm(prepared.arm.name, prepared.arm.key, {})
-                    end_arm(prepared)
-        finally:
-            try:
-                tracker.close()
-            finally:
-                claims.close()
-    if config.tracking.log_model != "none":
+        left_open = tracker.open_arms(each.arm.key for each in ready) - {cell.prepared.arm.key for cell in waiting}
         for prepared in ready:
-            keys = [prepared.arm.run_key(block, prepared.data.digest) for block in plan.blocks]
-            models.log(client, Results(client, config.sweep.name, [prepared.arm.key], keys), config.tracking.log_model)
-    return runner.failures
+            if prepared.arm.key in left_open:
+                tracker.start_arm(prepared.arm.name, prepared.arm.key, {})
+                end_arm(prepared)
+        tracker.wait_for_actions()  # the claim of a run is released once the run is written
+        if config.tracking.log_model != "none":
+            for prepared in ready:
+                keys = [prepared.arm.run_key(block, prepared.data.digest) for block in plan.blocks]
+                results = Results(client, config.sweep.name, [prepared.arm.key], keys)
+                models.log(client, results, config.tracking.log_model)
+        yield runner.failures
+    finally:
+        try:
+            tracker.close()
+        finally:
+            claims.close()
 
 
 def _ended(results: "Results", which: Literal["runs", "confirmed"] = "runs") -> int:

@@ -34,11 +34,7 @@ def write(client: MlflowClient, run: Run, files: Mapping[str, bytes]) -> None:
     folder = local_folder(run)
     if folder is not None:
         for name, content in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.part")
-            part.write_bytes(content)
-            os.replace(part, path)
+            _replace(folder / name, content)
         return
     with tempfile.TemporaryDirectory() as name:
         for file, content in files.items():
@@ -46,6 +42,20 @@ def write(client: MlflowClient, run: Run, files: Mapping[str, bytes]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         client.log_artifacts(run.info.run_id, name)
+
+
+def _replace(path: Path, content: bytes, tries: int = 3) -> None:
+    """Write a file that takes its name when it is whole; a folder that others delete meanwhile is made again."""
+    part = path.with_name(f".{path.name}.part")
+    for left in reversed(range(tries)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(content)
+            os.replace(part, path)
+            return
+        except (FileNotFoundError, FileExistsError):  # mkdir's second is of a folder that is gone again
+            if not left:
+                raise
 
 
 def read(client: MlflowClient, run: Run, name: str) -> bytes | None:

@@ -85,9 +85,7 @@ class Tracker:
         )
         if left:
             self.when_written(lambda: None)
-            while self._actions:
-                self._hear(self._child.receive())
-                self._raise()
+            self.wait_for_actions()
 
     def earlier(self, arm_keys: Iterable[str]) -> dict[str, Earlier]:
         """See `earlier_runs`. Dead RUNNING runs of this machine are set to KILLED on the way."""
@@ -163,6 +161,20 @@ class Tracker:
             self._error = said
             if self.on_error is not None:
                 self.on_error()
+
+    def wait_for_actions(self) -> None:
+        """Wait until every action of `when_written` is done: all that was put before the last of them is written.
+
+        Raises:
+            TrackingError: something could not be written.
+        """
+        while self._actions:
+            self._raise()
+            try:
+                self._hear(self._child.receive())
+            except child.ChildError as error:
+                self._error = str(error)
+        self._raise()
 
     def close(self) -> None:
         """Wait until everything is written.

@@ -62,6 +62,24 @@ def test_a_folder_with_odd_characters_works(tmp_path: Path, new_store: NewStore)
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
+def test_a_folder_that_is_deleted_while_a_file_is_written_is_made_again(
+    tmp_path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = new_store(tmp_path)
+    run = client.create_run(experiment_id(client, "mine", tmp_path / "artifacts"))
+    replace, deleted = artifacts.os.replace, []
+
+    def after_it_is_deleted(part: Path, path: Path) -> None:
+        if not deleted:
+            deleted.append(shutil.rmtree(path.parent))
+        replace(part, path)
+
+    monkeypatch.setattr(artifacts.os, "replace", after_it_is_deleted)
+    artifacts.write(client, run, {"a/b.txt": b"here"})
+    assert deleted
+    assert artifacts.read(client, run, "a/b.txt") == b"here"
+
+
 @pytest.mark.parametrize("name", ["why?", "100 %41"])
 def test_a_folder_whose_database_would_lie_beside_it_is_refused(name: str, tmp_path: Path) -> None:
     assert "which means something else in a database's address; give another folder" in refusal(None, tmp_path / name)
