@@ -141,8 +141,8 @@ def _of_files(loader: ConfigLoaderImpl, master: DictConfig, groups: Sequence[str
 
 
 def _texts(choices: Mapping[str, object]) -> dict[str, str]:
-    """Group -> what is chosen of it, without groups of which nothing is."""
-    return {str(group): str(choice) for group, choice in choices.items() if choice}
+    """Group -> what is chosen of it, without Hydra's own groups and those of which nothing is."""
+    return {str(group): str(choice) for group, choice in choices.items() if choice and not group.startswith("hydra/")}
 
 
 @contextlib.contextmanager
@@ -199,7 +199,7 @@ def named_arms(arms: object) -> list[tuple[str, list[str]]]:
 
 def arm(composed: DictConfig, choices: Mapping[str, str], job: Sequence[str], swept: set[str], first: str = "") -> Arm:
     """One composed job as an arm, named by `first` and the swept overrides: `initializer=he`."""
-    left_out = ("hydra/", "sweep", "debug", "tracking", "runtime")
+    left_out = ("sweep", "debug", "tracking", "runtime")
     groups = {group: choice for group, choice in choices.items() if not group.startswith(left_out)}
     names = [first] if first else []
     names += [override.lstrip("+") for override in job if override.partition("=")[0].lstrip("+") in swept]

@@ -54,12 +54,11 @@ class Job:
             plan = sweep.Plan(self.arms)
             slots = sweep.open_slots(plan.config, self.cores)
             with sweep.trained(plan, sweep.prepare([arm]), slots) as failures:
-                pass
+                return [(each.run, f"{type(each.error).__name__}: {each.error}") for each in failures]
         except Exception as error:
             if not isinstance(error, one_line_errors()):
                 raise
             return [(arm.name, str(error))]
-        return [(each.run, f"{type(each.error).__name__}: {each.error}") for each in failures]
 
 
 def check(launcher: str) -> None:

@@ -44,10 +44,10 @@ def write(client: MlflowClient, run: Run, files: Mapping[str, bytes]) -> None:
         client.log_artifacts(run.info.run_id, name)
 
 
-def _replace(path: Path, content: bytes, tries: int = 3) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Write a file that takes its name when it is whole; a folder that others delete meanwhile is made again."""
     part = path.with_name(f".{path.name}.part")
-    for left in reversed(range(tries)):
+    for left in (2, 1, 0):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(content)
