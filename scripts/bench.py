@@ -100,6 +100,7 @@ def script(net: str, folder: Path) -> tuple[float, float]:
             named = {f"{kind}{i}": part for i, pair in enumerate(found) for kind, part in zip("ce", pair, strict=True)}
             np.savez(self.target / f"histograms_{epoch}.npz", **named)
 
+    os.chdir(folder)  # MLflow keeps files of an sqlite store where it was opened
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     mlflow.set_experiment("script")
     settle()

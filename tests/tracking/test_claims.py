@@ -268,9 +268,10 @@ WORDS = (
 
 @pytest.mark.parametrize("where", ["folder", "uri"])
 def test_two_processes_that_start_the_same_sweep_together_train_each_run_once(
-    where: str, tmp_path: Path, rows: Dataset, new_store: NewStore
+    where: str, tmp_path: Path, rows: Dataset, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(rows, tmp_path)
+    monkeypatch.chdir(tmp_path)  # MLflow keeps files of an sqlite store where it was opened
     new_store(tmp_path / "mlruns")
     words = (*WORDS, f"tracking.uri={sqlite_uri(tmp_path / 'mlruns')}") if where == "uri" else WORDS
     another = start(tmp_path, *words)
