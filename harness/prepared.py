@@ -184,6 +184,7 @@ def net_spec(config: Config) -> NetSpec:
         config.train.batch_size,
         config.runtime.precision,
         config.runtime.xla,
+        config.runtime.winograd,
     )
 
 

@@ -595,6 +595,7 @@ def key_of(*overrides: str) -> str:
         "runtime.replicas=1",
         "runtime.threads=2",
         "runtime.xla=true",
+        "runtime.winograd=false",
         "runtime.deterministic=true",
         "tracking.folder=elsewhere",
         "tracking.uri=sqlite:///x.db",

@@ -19,7 +19,7 @@ from harness.models.initializers import Scheme, initial_weights
 from harness.models.optimizers import optimizer
 from harness.streams import Block, seed
 from harness.targets import TARGET, build, locate
-from harness.training import graphs, probes
+from harness.training import graphs, probes, winograd
 from harness.training.checkpoints import State
 from harness.training.export import Export
 from harness.training.feeds import DeviceData, Feed
@@ -47,6 +47,7 @@ class NetSpec:
     batch_size: int
     precision: str
     xla: bool
+    winograd: bool
 
     @cached_property
     def key(self) -> str:
@@ -105,6 +106,8 @@ class Replica:
         self.data, self.device = data, on_device.device
         with tf.device(on_device.device):
             self.model = spec.build(data.example_shape, data.classes)
+            if spec.winograd and not spec.xla and "CPU" in on_device.device:
+                winograd.use(self.model)
             self._optimizer = optimizer(spec.optimizer, spec.precision)
             self._optimizer.build(self.model.trainable_variables)
             self._augment = [build(layer) for layer in spec.augment]
