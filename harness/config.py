@@ -140,7 +140,7 @@ class Regularizer:
 class Runtime:
     """Where and how fast; of these only `precision` is part of an arm's identity.
 
-    `winograd`: 3x3 convolutions of small maps take a quarter of the multiplications on CPUs, in float32 and without XLA.
+    `winograd`: on CPUs, 3x3 convolutions of small maps by fewer multiplications, in float32 and without XLA.
     Data sets of more than `stream_above_gib` stay on the host and are streamed to the device; 0: all of them.
     """
 

@@ -1,4 +1,4 @@
-"""Winograd's convolutions: the direct ones' outputs and gradients, where they pay, and nothing of it in what is saved."""
+"""Winograd's convolutions: the direct ones' outputs and gradients, used where they pay, and not seen in a saved net."""
 
 from __future__ import annotations
 
