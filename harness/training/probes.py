@@ -1,13 +1,15 @@
 """Per-layer statistics on a fixed batch: moments of whole arrays, and histograms over bins that never change."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from harness.bins import EDGES
+from harness.bins import DECADES, EDGES, PER_DECADE
 
 SAMPLE = 8_000
 """A histogram takes at most this many values of an array, evenly spread; moments take all."""
@@ -126,12 +128,29 @@ def errors(
     }
 
 
-def counts(x: tf.Tensor) -> tf.Tensor:
-    """Counts (245,) int32 in the bins of EDGES, of at most SAMPLE values, evenly spread."""
-    flat = tf.reshape(tf.cast(x, tf.float32), [-1])
-    sample = flat[:: _stride(math.prod(x.shape), x.shape[-1])]
-    bins = tf.raw_ops.Bucketize(input=sample, boundaries=EDGES.tolist())
-    return tf.math.bincount(bins, minlength=len(EDGES) + 1, maxlength=len(EDGES) + 1)
+def counts(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Counts (arrays, 245) int32 in the bins of EDGES, of at most SAMPLE values of each array, evenly spread."""
+    samples = [tf.reshape(tf.cast(x, tf.float32), [-1])[:: _stride(math.prod(x.shape), x.shape[-1])] for x in arrays]
+    bins = len(EDGES) + 1
+    first = np.repeat(np.arange(len(arrays), dtype=np.int32) * bins, [sample.shape[0] for sample in samples])
+    total = bins * len(arrays)
+    found = tf.math.bincount(_bins(tf.concat(samples, axis=0)) + first, minlength=total, maxlength=total)
+    return tf.reshape(found, (len(arrays), bins))
+
+
+def _bins(x: tf.Tensor) -> tf.Tensor:
+    """The bin of each value: told by its logarithm, which may be one off, then compared with the bin's edges.
+
+    A search among the edges, as Bucketize does it, takes four times as long.
+    """
+    x = tf.where(tf.math.is_nan(x), np.float32(np.inf), x)
+    decades = tf.math.log(tf.abs(x) + np.finfo(np.float32).tiny) * (PER_DECADE / math.log(10))
+    beyond = tf.clip_by_value(decades - PER_DECADE * DECADES[0] + 1, 0, PER_DECADE * (DECADES[1] - DECADES[0]) + 1)
+    zero = int(np.searchsorted(EDGES, 0.0)) + 1
+    guess = zero + tf.cast(tf.sign(x) * (1 + tf.floor(beyond)), tf.int32)
+    lower, upper = np.append(np.float32(-np.inf), EDGES), np.append(EDGES, np.float32(np.nan))
+    above, below = x >= tf.gather(upper, guess), x < tf.gather(lower, guess)
+    return guess + tf.cast(above, tf.int32) - tf.cast(below, tf.int32)
 
 
 def _share(which: tf.Tensor) -> tf.Tensor:

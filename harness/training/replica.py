@@ -28,6 +28,7 @@ __all__ = ["DeviceData", "Feed", "NetSpec", "Replica", "Stretch"]
 
 Indices = npt.NDArray[np.int32]
 Images = npt.NDArray[np.float32]
+Place = tuple[str, int | None]
 EVALUATION_BATCH = 128
 
 _building = threading.RLock()  # the dtype policy is global while a net is built; graphs are traced one at a time
@@ -97,7 +98,7 @@ class Replica:
     Args:
         spec: what to compile.
         on_device: the data, already on the device or streamed to it.
-        like: a replica of the same spec on the same device, whose graphs are taken over instead of traced again.
+        like: a replica of the same spec on the same device; of all that are alike, one traces a graph for the others.
     """
 
     def __init__(self, spec: NetSpec, on_device: Feed, like: "Replica | None" = None) -> None:
@@ -141,8 +142,9 @@ class Replica:
         self._take_step = tf.function(self._step, jit_compile=True, autograph=False) if spec.xla else self._step
         # What the graph that is being traced takes examples and labels from.
         self._source: tuple[tf.Tensor, tf.Tensor] = (tf.zeros(0), tf.zeros(0))
-        self._like = like
-        self._compiled: dict[tuple[str, int | None], graphs.Concrete] = {}
+        self._compiled: dict[Place, graphs.Concrete] = {}
+        # What this replica and those like it have traced, and which of them did.
+        self._traced: dict[Place, tuple[graphs.Concrete, Replica]] = {} if like is None else like._traced
 
     @property
     def _variables(self) -> list[tf.Variable]:
@@ -155,13 +157,12 @@ class Replica:
         place = (name, signature[0].shape[0])
         if place not in self._compiled:
             with _building:
-                there = self._like is not None and self._like._compiled.get(place)
-                if there and self._like is not None:
-                    if name == "probe":
-                        self._arrays, self._moments = self._like._arrays, self._like._moments
-                    mine = graphs.take_over(there, signature, self._like._variables, self._variables)
-                else:
-                    mine = graphs.trace(function, signature)
+                if place not in self._traced:
+                    self._traced[place] = graphs.trace(function, signature), self
+                traced, other = self._traced[place]
+                if name == "probe":
+                    self._arrays, self._moments = other._arrays, other._moments
+                mine = traced if other is self else graphs.take_over(traced, other._variables, self._variables)
                 self._compiled[place] = mine
         return self._compiled[place]
 
@@ -413,7 +414,7 @@ class Replica:
                 moments[f"{layer.name}/pre_activation", moment] = value
         # What the rows are is known once the function is traced.
         self._arrays, self._moments = [name for name, _, _ in arrays], list(moments)
-        return tf.stack(list(moments.values())), tf.stack([probes.counts(tensor) for _, tensor, _ in arrays])
+        return tf.stack(list(moments.values())), probes.counts([tensor for _, tensor, _ in arrays])
 
 
 def _restart(generators: Sequence[keras.Variable], stream: int) -> None:

@@ -61,7 +61,8 @@ def test_saturated_is_the_share_within_a_hundredth_of_a_bound(
 
 
 def counted(x: object) -> np.ndarray:
-    return probes.counts(tf.constant(x, tf.float32)).numpy()
+    (found,) = probes.counts([tf.constant(x, tf.float32)]).numpy()
+    return found
 
 
 def test_counts_are_those_of_numpy_for_half_open_bins() -> None:
@@ -70,6 +71,21 @@ def test_counts_are_those_of_numpy_for_half_open_bins() -> None:
     found = counted(x)
     assert found.shape == (245,)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_each_edge_and_the_numbers_beside_it_are_counted_as_by_numpy() -> None:
+    for towards in (-np.inf, 0, np.inf):
+        for value in np.nextafter(EDGES, np.float32(towards)):
+            if abs(value) >= np.finfo(np.float32).tiny:  # TensorFlow takes smaller ones for 0
+                place = int(np.searchsorted(EDGES, value, side="right"))
+                assert probes._bins(tf.constant([value])).numpy().tolist() == [place], value
+
+
+def test_arrays_are_counted_each_for_itself() -> None:
+    found = probes.counts([tf.constant([[1.0, -1.0]]), tf.constant([[[0.0], [0.0], [2e6]]])]).numpy()
+    assert found.shape == (2, 245)
+    assert [np.flatnonzero(row).tolist() for row in found] == [[61, 184], [122, 244]]
+    assert found.sum(axis=1).tolist() == [2, 3]
 
 
 def test_an_edge_belongs_to_the_bin_above_it() -> None:
