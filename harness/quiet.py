@@ -1,8 +1,13 @@
-"""TensorFlow's and MLflow's chatter kept off the screen, unless the user has asked for it."""
+"""TensorFlow imported quickly, its and MLflow's chatter kept off the screen, unless the user has asked for it."""
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+
+_OF_NO_USE = ("sklearn", "matplotlib")
+"""What Keras imports where it is there, for its wrappers and galleries: a third of the time to import TensorFlow."""
 
 
 def set_levels() -> None:
@@ -20,7 +25,8 @@ def import_tensorflow() -> None:
     """
     set_levels()
     if "tensorflow" in sys.modules or os.environ["TF_CPP_MIN_LOG_LEVEL"] < "3":
-        import tensorflow  # noqa: F401
+        with _taken_for_missing(*_OF_NO_USE):
+            import tensorflow  # noqa: F401
 
         return
     sys.stderr.flush()
@@ -28,7 +34,8 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
-            import tensorflow as tf
+            with _taken_for_missing(*_OF_NO_USE):
+                import tensorflow as tf
 
             tf.get_logger().setLevel("ERROR")  # several nets in one process are meant
             tf.config.list_physical_devices()  # looks for a GPU, and says so when it finds none
@@ -39,3 +46,15 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def _taken_for_missing(*packages: str) -> Iterator[None]:
+    """Packages that were not imported so far cannot be, for a while."""
+    hidden = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be found
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]

@@ -100,8 +100,9 @@ def test_tracking_knows_neither_tensorflow_nor_hydra() -> None:
             TENSORFLOW | HYDRA | {"mlflow"},
         ),
         ("harness.tracking.writer", TENSORFLOW | HYDRA | {"sklearn", "scipy.stats", "scipy.optimize"}),
+        ("harness.quiet; harness.quiet.import_tensorflow()", HYDRA | {"mlflow", "sklearn", "matplotlib"}),
     ],
-    ids=["entry", "architectures", "analysis", "writer"],
+    ids=["entry", "architectures", "analysis", "writer", "tensorflow"],
 )
 def test_importing_these_loads_none_of_those(modules: str, kept_out: set[str]) -> None:
     code = f"import sys, {modules}; print(' '.join(sys.modules))"
