@@ -30,8 +30,8 @@ def standings(
     """The runs (`kind=run`) of these arms, or the one with the run key, the latest first; not those in the trash."""
     wanted = set(arm_keys)
     store = client._tracking_client.store
-    if isinstance(store, SqlAlchemyStore) and run_key is None:
-        for each in _in_database(store, experiment_id):
+    if isinstance(store, SqlAlchemyStore):
+        for each in _in_database(store, experiment_id, run_key):
             if each.tags.get("kind") == "run" and each.tags.get("arm_key") in wanted:
                 yield each
         return
@@ -53,17 +53,22 @@ def standings(
                 break
 
 
-def _in_database(store: SqlAlchemyStore, experiment_id: str) -> list[Standing]:
+def _in_database(store: SqlAlchemyStore, experiment_id: str, run_key: str | None) -> list[Standing]:
     tags: dict[str, dict[str, str]] = {}
-    of_experiment = (SqlRun.experiment_id == int(experiment_id), SqlRun.lifecycle_stage == "active")
+    asked_for = [SqlRun.experiment_id == int(experiment_id), SqlRun.lifecycle_stage == "active"]
+    if run_key is not None:
+        of_key: sqlalchemy.Select[tuple[str]] = sqlalchemy.select(SqlTag.run_uuid).where(
+            SqlTag.key == "run_key", SqlTag.value == run_key
+        )
+        asked_for.append(SqlRun.run_uuid.in_(of_key))
     with store.ManagedSessionMaker() as session:
         runs = session.execute(
-            sqlalchemy.select(SqlRun.run_uuid, SqlRun.status).where(*of_experiment).order_by(SqlRun.start_time.desc())
+            sqlalchemy.select(SqlRun.run_uuid, SqlRun.status).where(*asked_for).order_by(SqlRun.start_time.desc())
         ).all()
         found = session.execute(
             sqlalchemy.select(SqlTag.run_uuid, SqlTag.key, SqlTag.value)
             .join(SqlRun, SqlRun.run_uuid == SqlTag.run_uuid)
-            .where(*of_experiment, SqlTag.key.in_(TAGS))
+            .where(*asked_for, SqlTag.key.in_(TAGS))
         )
         for run_id, key, value in found:
             tags.setdefault(run_id, {})[key] = value
