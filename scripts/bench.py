@@ -11,7 +11,8 @@ imports and the making of the empty store are left out on both sides. The script
 epoch; the harness logs all that its default configuration logs (more probes, moments, gradients, checkpoints, figures).
 The report, which the script has no counterpart of, is timed apart.
 overhead: what probes, evaluation, checkpoints and tracking add to a bare compiled loop, default schedules, convnet.
-convolutions: the bare loop against the time of its convolutions alone.
+convolutions: the bare loop against the time of its convolutions alone, computed directly: by Winograd's algorithm, which
+the loop takes on CPUs, it may be faster than these allow.
 """
 
 import argparse
@@ -384,7 +385,7 @@ def convolutions(repeats: int) -> None:
     bound, bare = (statistics.median(side) / steps * 1e3 for side in zip(*rounds, strict=True))
     share = statistics.median(a / b for a, b in rounds)
     rate = flops / bound * len(slots) / 1e6
-    print(f"\nconvolutions alone {bound:.2f} ms a step ({rate:.0f} GFLOP/s over {len(slots)} threads),")
+    print(f"\ndirect convolutions alone {bound:.2f} ms a step ({rate:.0f} GFLOP/s over {len(slots)} threads),")
     print(f"bare loop {bare:.2f} ms a step: {100 * share:.0f} % of what the convolutions allow, n = {repeats}")
 
 
