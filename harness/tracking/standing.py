@@ -32,7 +32,8 @@ def standings(
     store = client._tracking_client.store
     if isinstance(store, SqlAlchemyStore):
         for each in _in_database(store, experiment_id, run_key):
-            if each.tags.get("kind") == "run" and each.tags.get("arm_key") in wanted:
+            of_these = run_key is not None or each.tags.get("arm_key") in wanted
+            if each.tags.get("kind") == "run" and of_these:
                 yield each
         return
     filters = [f"tags.arm_key = '{arm_key}'" for arm_key in wanted]
