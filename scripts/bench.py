@@ -11,8 +11,8 @@ imports and the making of the empty store are left out on both sides. The script
 epoch; the harness logs all that its default configuration logs (more probes, moments, gradients, checkpoints, figures).
 The report, which the script has no counterpart of, is timed apart.
 overhead: what probes, evaluation, checkpoints and tracking add to a bare compiled loop, default schedules, convnet.
-convolutions: the bare loop against the time of its convolutions alone, computed directly: by Winograd's algorithm, which
-the loop takes on CPUs, it may be faster than these allow.
+convolutions: the bare loop against the time of its convolutions alone, computed directly: the loop takes Winograd's
+algorithm on CPUs, and may be faster than these allow.
 """
 
 import argparse
