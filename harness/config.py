@@ -230,7 +230,7 @@ class Config:
 
 ConfigStore.instance().store(name="schema", node=Config)
 # Hydra copies its config sources, and with them the one store, at each composition and for each group that it lists;
-# the copies only read it. Copying it took half of the time of --help.
+# the copies only read it. Copying it took more than half of the time of --help.
 ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 # Below these, the keys are the arguments of what `_target_` names.

@@ -107,7 +107,7 @@ def png(figure: Figure) -> bytes:
     figure.set_dpi(100)
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    # savefig would lay it out twice; more compression takes four times as long.
+    # savefig would lay it out twice; of a small figure, compressing took a tenth of the drawing's time.
     canvas.print_png(buffer, pil_kwargs={"compress_level": 1})  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 

@@ -141,7 +141,7 @@ def counts(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
 def _bins(x: tf.Tensor) -> tf.Tensor:
     """The bin of each value: told by its logarithm, which may be one off, then compared with the bin's edges.
 
-    A search among the edges, as Bucketize does it, takes four times as long.
+    A search among the edges, as Bucketize does it, takes more than twice as long.
     """
     x = tf.where(tf.math.is_nan(x), np.float32(np.inf), x)
     decades = tf.math.log(tf.abs(x) + np.finfo(np.float32).tiny) * (PER_DECADE / math.log(10))
