@@ -1,6 +1,7 @@
 """Where Hydra meets the harness: from the words of a command line to arms."""
 
 import contextlib
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.hydra import Hydra
@@ -19,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -102,7 +105,7 @@ def jobs_composed(
     """What Hydra composes of each job, and group -> choice; jobs with the same choices share what is slow of it."""
     assert isinstance(loader, ConfigLoaderImpl)
     parser, chosen = OverridesParser.create(loader), dict[tuple[str, ...], tuple[DictConfig, dict[str, str]]]()
-    already = list(master.hydra.overrides.task)
+    already, files = list(master.hydra.overrides.task), None
     for job in jobs:
         parsed = _parsed(parser, job)
         _refuse_lists(loader, parsed)
@@ -117,20 +120,39 @@ def jobs_composed(
             else:
                 values.append(override)
         if (*groups,) not in chosen:
-            chosen[(*groups,)] = _of_files(loader, master, groups)
+            if files is None:
+                files = _files(loader, list(master.hydra.overrides.hydra))  # may hold hydra.searchpath
+            chosen[(*groups,)] = _of_files(loader, master, groups, files)
         config, choices = chosen[(*groups,)]
         composed = config.copy()
         loader._apply_overrides_to_config(values, composed)
         yield composed, choices
 
 
-def _of_files(loader: ConfigLoaderImpl, master: DictConfig, groups: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+def _files(loader: ConfigLoaderImpl, hydras: list[str]) -> CachingConfigRepository:
+    """All config files, each of which is read once, and handed out as a copy: Hydra changes what it loads."""
+    _, files = loader._parse_overrides_and_create_caching_repo("config", hydras)
+    load, read = files.delegate.load_config, dict[str, ConfigResult | None]()
+
+    def copied(config_path: str) -> ConfigResult | None:
+        if config_path not in read:
+            read[config_path] = load(config_path)
+        return copy.deepcopy(read[config_path])
+
+    files.delegate.load_config = copied  # type: ignore[method-assign]
+    return files
+
+
+def _of_files(
+    loader: ConfigLoaderImpl, master: DictConfig, groups: Sequence[str], files: CachingConfigRepository
+) -> tuple[DictConfig, dict[str, str]]:
     """What `load_sweep_config` composes of the choices of groups, without the files of Hydra's own settings.
 
     Those are two thirds of all files, and the same for every job.
     """
-    hydras = list(master.hydra.overrides.hydra)  # may hold hydra.searchpath
-    parsed, repository = loader._parse_overrides_and_create_caching_repo("config", [*hydras, *groups])
+    repository = copy.copy(files)
+    repository.cache = {}
+    parsed = OverridesParser.create().parse_overrides([*groups])
     ours = [override for override in parsed if not override.is_hydra_override()]
     listed = create_defaults_list(repository, "config", ours, prepend_hydra=False, skip_missing=False)
     place = ResultDefault(config_path=PLACE_OF_HYDRA, package="")

@@ -91,6 +91,7 @@ class Runner:
         self._lock = threading.Lock()
         self._on_device: dict[tuple[str, str, float], Feed] = {}
         self._started: set[str] = set()
+        self._documents: dict[str, bytes] = {}  # each arm's config: YAML is slow to write
         self._likes: weakref.WeakValueDictionary[tuple[str, str, str], Replica] = weakref.WeakValueDictionary()
         self._left: dict[str, int] = {}
         self._drawn: set[str] = set()
@@ -229,7 +230,7 @@ class Runner:
                 origin.retell(recorder)
             elif checkpoint is not None:
                 self._asked(partial(recorder.restore_layers, int(checkpoints.unpack(checkpoint)["step"])))
-            recorder.artifact("config.yaml", config_yaml(prepared.arm.config))
+            recorder.artifact("config.yaml", self._documents[prepared.arm.key])
             recorder.artifact("provenance.json", json.dumps(provenance_of(cell, replica.device), indent=2).encode())
             if prepared.arm.config.augment.layers and self._is_first(prepared):
                 recorder.artifact("augmented.png", augmented_examples(replica, cell))
@@ -265,6 +266,7 @@ class Runner:
             key = prepared.arm.key
             if key not in self._started:
                 self._started.add(key)
+                self._documents[key] = config_yaml(prepared.arm.config)
                 self.tracker.start_arm(prepared.arm.name, key, params(prepared.arm))
 
     def _data(self, prepared: Prepared, device: str) -> Feed:

@@ -75,6 +75,7 @@ def train(
         progress: told how many steps were taken, stretch by stretch.
     """
     recorder = keeping(recorder, recipe.keep, lambda: replica.state, resume)
+    replica.trace(len(_probed(recipe, draw)) if recipe.probe else None)
     replica.reset(block, recipe.scheme, draw.affine)
     recorder.params({"weights.initial": digest(replica.weights)})
     watch = Watch(recipe.patience) if recipe.patience is not None else None
@@ -162,7 +163,7 @@ def _observe(
     The evaluation of the end is not made here: it is of all examples, and with a watch of its best weights.
     """
     if step in recipe.probe:
-        found = replica.probe(_spread(draw.split.train_eval, recipe.probe_examples))
+        found = replica.probe(_probed(recipe, draw))
         updates = {f"{layer}/update": {"ratio": ratio} for layer, ratio in ratios.items()}
         recorder.histograms(step, found | updates)
     end = step == recipe.steps
@@ -177,6 +178,11 @@ def _observe(
             recorder.metrics(step, metrics)
         return metrics
     return {}
+
+
+def _probed(recipe: Recipe, draw: Draw) -> npt.NDArray[np.int32]:
+    """The examples of every probe."""
+    return _spread(draw.split.train_eval, recipe.probe_examples)
 
 
 def _spread(indices: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -28,10 +29,9 @@ __all__ = ["DeviceData", "Feed", "NetSpec", "Replica", "Stretch"]
 
 Indices = npt.NDArray[np.int32]
 Images = npt.NDArray[np.float32]
-Place = tuple[str, int | None]
 EVALUATION_BATCH = 128
 
-_building = threading.RLock()  # the dtype policy is global while a net is built; graphs are traced one at a time
+_building = threading.RLock()  # the dtype policy is global while a net is built
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,9 @@ class Replica:
             + self.model.outputs,
         )
         self._take_step = tf.function(self._step, jit_compile=True, autograph=False) if spec.xla else self._step
-        # What the graph that is being traced takes examples and labels from.
-        self._source: tuple[tf.Tensor, tf.Tensor] = (tf.zeros(0), tf.zeros(0))
-        self._compiled: dict[Place, graphs.Concrete] = {}
+        self._compiled: dict[graphs.Place, graphs.Concrete] = {}
         # What this replica and those like it have traced, and which of them did.
-        self._traced: dict[Place, tuple[graphs.Concrete, Replica]] = {} if like is None else like._traced
+        self._traced: graphs.Shared[Replica] = graphs.Shared() if like is None else like._traced
 
     @property
     def _variables(self) -> list[tf.Variable]:
@@ -152,18 +150,45 @@ class Replica:
         own = [self._mean, self._scale, *self._before_step]
         return [variable.value for group in self._groups.values() for variable in group] + own
 
-    def _graph(self, name: str, function: Callable[..., Any], *signature: tf.TensorSpec) -> graphs.Concrete:
-        """The compiled function: traced, or taken over from a replica like this one that has it."""
-        place = (name, signature[0].shape[0])
+    def trace(self, probed: int | None) -> None:
+        """Have all that a run calls traced, in its order, meanwhile: probes of so many examples, or none."""
+        for place in ([] if probed is None else [("probe", probed)]) + [("infer", None), ("train", None)]:
+            if place not in self._compiled:
+                self._wanted(place)
+
+    def _wanted(self, place: graphs.Place) -> "Future[graphs.Traced[Replica]]":
+        """The graph, which is traced now or was before, by this replica or one like it."""
+        name, size = place
+        # With the rows that the smallest call takes, which changes nothing.
+        examples, labels = ((source, 1) for source in self._sources)
+        indices = tf.TensorSpec((size,), tf.int32), 1
+        order = tf.TensorSpec((None, self.spec.batch_size), tf.int32), 0
+        rates, loss = ((tf.TensorSpec(shape, tf.float32), 0) for shape in ((None,), ()))
+        functions: dict[str, tuple[Callable[..., Any], graphs.Signature]] = {
+            "probe": (self._probing, (indices, examples, labels)),
+            "infer": (self._inference, (indices, examples)),
+            "train": (self._stretch, (order, rates, loss, examples, labels)),
+        }
+
+        def trace() -> graphs.Traced[Replica]:
+            with tf.device(self.device):
+                return graphs.trace(*functions[name], self)
+
+        return self._traced.get(place, trace)
+
+    def _graph(self, name: str, size: int | None = None) -> graphs.Concrete:
+        """The compiled function: of this replica, or taken over from one like it."""
+        place = (name, size)
         if place not in self._compiled:
-            with _building:
-                if place not in self._traced:
-                    self._traced[place] = graphs.trace(function, signature), self
-                traced, other = self._traced[place]
-                if name == "probe":
-                    self._arrays, self._moments = other._arrays, other._moments
-                mine = traced if other is self else graphs.take_over(traced, other._variables, self._variables)
-                self._compiled[place] = mine
+            traced = self._wanted(place).result()
+            traced.call_once()
+            other = traced.owner
+            if name == "probe":
+                self._arrays, self._moments = other._arrays, other._moments
+            mine = traced.function
+            if other is not self:
+                mine = graphs.take_over(mine, other._variables, self._variables)
+            self._compiled[place] = mine
         return self._compiled[place]
 
     def reset(self, block: Block, scheme: Scheme, affine: Affine) -> None:
@@ -184,14 +209,7 @@ class Replica:
     def train(self, order: Indices, rates: npt.NDArray[np.float32]) -> Stretch:
         """Take the steps of `order` (steps, batch_size) at these learning rates, in one call of a compiled loop."""
         with tf.device(self._on_device.device):
-            graph = self._graph(
-                "train",
-                self._stretch,
-                tf.TensorSpec((None, self.spec.batch_size), tf.int32),
-                tf.TensorSpec((None,), tf.float32),
-                tf.TensorSpec((), tf.float32),
-                *self._sources,
-            )
+            graph = self._graph("train")
             taken, loss = 0, tf.constant(0.0)
             for piece in self._on_device.pieces(order):
                 steps, loss, well, weights_finite, ratios = graph(
@@ -216,22 +234,21 @@ class Replica:
         _restart(self._augment_generators, block.augment)
         with tf.device(self._on_device.device):
             (piece,) = self._on_device.pieces(indices, rows=len(indices))
-            self._source = piece.examples, piece.labels
-            unit = self._examples(piece.indices)
+            unit = self._unit(tf.gather(piece.examples, piece.indices))
             found = self._augmented(tf.repeat(unit, times, axis=0))
         return unit.numpy(), found.numpy().reshape(len(indices), times, *unit.shape[1:])
 
     def logits(self, indices: Indices) -> npt.NDArray[np.float32]:
         """Logits (n, classes) in inference mode, without augmentation; test examples are counted after the others."""
         with tf.device(self._on_device.device):
-            graph = self._graph("infer", self._inference, tf.TensorSpec((None,), tf.int32), self._sources[0])
+            graph = self._graph("infer")
             pieces = self._on_device.pieces(indices, rows=EVALUATION_BATCH)
             return np.concatenate([graph(piece.indices, piece.examples).numpy() for piece in pieces])
 
     def probe(self, indices: Indices) -> dict[str, dict[str, Any]]:
         """Statistics of every layer on these examples, in inference mode: `<layer>/<array>` -> moments and counts."""
         with tf.device(self._on_device.device):
-            graph = self._graph("probe", self._probing, tf.TensorSpec((len(indices),), tf.int32), *self._sources)
+            graph = self._graph("probe", len(indices))
             (piece,) = self._on_device.pieces(indices, rows=len(indices))
             moments, counts = (part.numpy() for part in graph(piece.indices, piece.examples, piece.labels))
         found: dict[str, dict[str, Any]] = {
@@ -305,8 +322,7 @@ class Replica:
         examples = self.data.x_train
         return tf.TensorSpec((None, *examples.shape[1:]), examples.dtype), tf.TensorSpec((None,), tf.int32)
 
-    def _examples(self, indices: tf.Tensor) -> tf.Tensor:
-        raw = tf.gather(self._source[0], indices)
+    def _unit(self, raw: tf.Tensor) -> tf.Tensor:
         return (tf.cast(raw, tf.float32) - self._low) / self._span
 
     def _augmented(self, unit: tf.Tensor) -> tf.Tensor:
@@ -317,16 +333,15 @@ class Replica:
     def _preprocess(self, unit: tf.Tensor) -> tf.Tensor:
         return (unit - self._mean) * self._scale
 
-    def _loss(self, logits: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-        labels = tf.gather(self._source[1], indices)
+    def _loss(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=tf.cast(logits, tf.float32))
         return tf.reduce_mean(entropies)
 
-    def _step(self, indices: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
-        x = self._preprocess(self._augmented(self._examples(indices)))
+    def _step(self, indices: tf.Tensor, rate: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        x = self._preprocess(self._augmented(self._unit(tf.gather(examples, indices))))
         with tf.GradientTape() as tape:
             logits = self.model(x, training=True)
-            loss = self._loss(logits, indices)
+            loss = self._loss(logits, tf.gather(labels, indices))
             if self.spec.label_smoothing:
                 loss += self.spec.label_smoothing * (_entropy_of_uniform_labels(logits) - loss)
             if self.spec.l2:
@@ -342,12 +357,11 @@ class Replica:
     def _stretch(
         self, order: tf.Tensor, rates: tf.Tensor, loss_before: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        self._source = examples, labels
         total = tf.shape(order)[0]
 
         def take(done: tf.Tensor, loss: tf.Tensor, finite: tf.Tensor) -> tuple[tf.Tensor, ...]:
             tf.cond(tf.equal(done, total - 1), self._remember, lambda: tf.constant(True))
-            step_loss = self._take_step(order[done], rates[done])
+            step_loss = self._take_step(order[done], rates[done], examples, labels)
             finite = tf.math.is_finite(step_loss)
             return done + 1, loss + tf.where(finite, step_loss, 0.0), finite
 
@@ -368,13 +382,12 @@ class Replica:
         return tf.constant(True)
 
     def _inference(self, indices: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
-        self._source = examples, self._source[1]
         size = tf.shape(indices)[0]
         batches = tf.math.floordiv(size + EVALUATION_BATCH - 1, EVALUATION_BATCH)
 
         def infer(part: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             some = indices[part * EVALUATION_BATCH : (part + 1) * EVALUATION_BATCH]
-            logits = self.model(self._preprocess(self._examples(some)), training=False)
+            logits = self.model(self._preprocess(self._unit(tf.gather(examples, some))), training=False)
             return part + 1, found.write(part, logits)
 
         found = tf.TensorArray(tf.float32, batches, infer_shape=False, element_shape=(None, self.data.classes))
@@ -382,11 +395,10 @@ class Replica:
         return found.concat()
 
     def _probing(self, indices: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        self._source = examples, labels
-        x = self._preprocess(self._examples(indices))
+        x = self._preprocess(self._unit(tf.gather(examples, indices)))
         with tf.GradientTape() as tape:
             *seen, logits = self._watched(x, training=False)
-            loss = self._loss(logits, indices)
+            loss = self._loss(logits, tf.gather(labels, indices))
         taps, layers = len(self._taps), len(self._weighted)
         watched, inputs, outputs = seen[:taps], seen[taps:-layers], seen[-layers:]
         kernels = [kernel.value for kernel in self._kernels.values()]

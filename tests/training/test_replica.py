@@ -296,3 +296,15 @@ def test_an_exported_net_needs_nothing_of_ours_but_its_layers(exported: dict[str
     found = json.loads(done.stdout.partition("RESULT ")[2])
     for name, (_, _, logits) in exported.items():
         np.testing.assert_allclose(found[name], logits, atol=2e-5)
+
+
+def test_compiling_the_steps_takes_none(prepare: Prepare, replica_of: ReplicaOf) -> None:
+    replica = replica_of(prepare("arch=mlp", "regularizer=dropout"))
+    before = replica.state
+
+    replica.trace(probed=4)
+    for name, size in (("probe", 4), ("infer", None), ("train", None)):
+        replica._graph(name, size)
+
+    for name, value in replica.state.items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
