@@ -369,7 +369,7 @@ class Replica:
             lambda done, _, finite: (done < total) & finite, take, (0, loss_before, True), parallel_iterations=1
         )
         ratios = [
-            tf.norm(kernel.value - before) / tf.norm(before)
+            tf.sqrt(tf.nn.l2_loss(kernel.value - before) / tf.nn.l2_loss(before))
             for before, kernel in zip(self._before_step, self._kernels.values(), strict=True)
         ]
         # A sum is finite only if all its terms are.

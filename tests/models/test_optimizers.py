@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 from harness.config import Arm, Config
 from harness.models.optimizers import learning_rates, optimizer
@@ -97,6 +98,40 @@ def test_the_steps_are_those_of_the_textbook(name: str, textbook: list[Any], con
 
 def test_at_rate_zero_nothing_moves(config_of: ConfigOf) -> None:
     np.testing.assert_array_equal(by_keras(config_of("optimizer=adamw").optimizer, rate=0.0)[-1], START)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+@pytest.mark.parametrize("options", [{}, {"clipnorm": 0.1}, {"beta_1": 0.5, "epsilon": 1e-3}, {"use_ema": True}])
+def test_a_fused_step_is_keras_own(name: str, options: dict[str, Any]) -> None:
+    rng, paths = np.random.default_rng(0), []
+    start, gradients = rng.standard_normal((8, 5)), rng.standard_normal((6, 8, 5))
+    ours = optimizer({"_target_": f"keras.optimizers.{name}", **options}, "float32")
+    for each in (ours, getattr(keras.optimizers, name)(**options)):
+        weight = keras.Variable(start.astype(np.float32))
+        each.build([weight])
+        each.learning_rate.assign(RATE)
+        for gradient in gradients:
+            each.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
+        paths.append([weight.numpy(), *(slot.numpy() for slot in each.variables)])
+    assert "Fused" in type(ours).__name__
+    for one, other in zip(*paths, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_were_not_looked_up_get_a_step_of_keras_own() -> None:
+    table = keras.Variable(np.ones((3, 2), np.float32))
+    built = optimizer({"_target_": "keras.optimizers.Adam"}, "float32")
+    built.build([table])
+    built.learning_rate.assign(RATE)
+    built.apply([tf.IndexedSlices(tf.ones((1, 2)), tf.constant([1]), (3, 2))], [table])
+    np.testing.assert_allclose(table.numpy(), [[1, 1], [1 - RATE, 1 - RATE], [1, 1]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spec", [{"_target_": "keras.optimizers.Adam", "amsgrad": True}, {"_target_": "keras.optimizers.Nadam"}]
+)
+def test_a_step_of_another_kind_is_left_to_keras(spec: dict[str, Any]) -> None:
+    assert type(optimizer(spec, "float32")).__module__.startswith("keras.")
 
 
 def test_the_loss_is_scaled_under_float16_alone(config_of: ConfigOf) -> None:
