@@ -139,18 +139,17 @@ def counts(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def _bins(x: tf.Tensor) -> tf.Tensor:
-    """The bin of each value: told by its logarithm, which may be one off, then compared with the bin's edges.
+    """The bin of each value: its logarithm tells the nearest edge, with which it is compared.
 
-    A search among the edges, as Bucketize does it, takes more than twice as long.
+    A search among the edges, as Bucketize does it, takes three times as long.
     """
     x = tf.where(tf.math.is_nan(x), np.float32(np.inf), x)
     decades = tf.math.log(tf.abs(x) + np.finfo(np.float32).tiny) * (PER_DECADE / math.log(10))
-    beyond = tf.clip_by_value(decades - PER_DECADE * DECADES[0] + 1, 0, PER_DECADE * (DECADES[1] - DECADES[0]) + 1)
-    zero = int(np.searchsorted(EDGES, 0.0)) + 1
-    guess = zero + tf.cast(tf.sign(x) * (1 + tf.floor(beyond)), tf.int32)
-    lower, upper = np.append(np.float32(-np.inf), EDGES), np.append(EDGES, np.float32(np.nan))
-    above, below = x >= tf.gather(upper, guess), x < tf.gather(lower, guess)
-    return guess + tf.cast(above, tf.int32) - tf.cast(below, tf.int32)
+    # Edges are counted from the innermost one; -1 is before it, the border of exactly 0.
+    outward = tf.round(tf.clip_by_value(decades - PER_DECADE * DECADES[0], -1, PER_DECADE * (DECADES[1] - DECADES[0])))
+    zero = int(np.searchsorted(EDGES, 0.0))
+    nearest = tf.cast(zero + 0.5 + tf.sign(x) * (outward + 1.5), tf.int32)
+    return nearest + tf.cast(x >= tf.gather(EDGES, nearest), tf.int32)
 
 
 def _share(which: tf.Tensor) -> tf.Tensor:
