@@ -145,8 +145,7 @@ def _bins(x: tf.Tensor) -> tf.Tensor:
     """
     x = tf.where(tf.math.is_nan(x), np.float32(np.inf), x)
     decades = tf.math.log(tf.abs(x) + np.finfo(np.float32).tiny) * (PER_DECADE / math.log(10))
-    # Edges are counted from the innermost one; -1 is before it, the border of exactly 0.
-    outward = tf.round(tf.clip_by_value(decades - PER_DECADE * DECADES[0], -1, PER_DECADE * (DECADES[1] - DECADES[0])))
+    outward = tf.round(tf.clip_by_value(decades - PER_DECADE * DECADES[0], 0, PER_DECADE * (DECADES[1] - DECADES[0])))
     zero = int(np.searchsorted(EDGES, 0.0))
     nearest = tf.cast(zero + 0.5 + tf.sign(x) * (outward + 1.5), tf.int32)
     return nearest + tf.cast(x >= tf.gather(EDGES, nearest), tf.int32)
