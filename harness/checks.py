@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
@@ -306,15 +307,12 @@ def _typed_arguments(key: str, spec: Spec, filled: int) -> Spec:
 
     The first `filled` parameters are the harness's to fill, not the config's.
     """
-    parameters = list(inspect.signature(locate(spec[TARGET])).parameters.values())[filled:]
-    known = [p.name for p in parameters]
+    schema = _schema(spec[TARGET], filled)
+    known = [each.name for each in dataclasses.fields(schema)]
     for name in spec:
         if name != TARGET and name not in known:
             listed = f" ({spec[TARGET].rpartition('.')[2]} takes {', '.join(known) or 'nothing'})"
             raise ConfigError(f"{key}.{name}: unknown key{hint(difflib.get_close_matches(name, known, 3))}{listed}")
-    schema = dataclasses.make_dataclass(
-        "Arguments", [(p.name, _annotation(p.annotation), _default(p.default)) for p in parameters]
-    )
     given = {name: value for name, value in spec.items() if name != TARGET}
     try:
         typed = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema), given), throw_on_missing=True)
@@ -326,6 +324,15 @@ def _typed_arguments(key: str, spec: Spec, filled: int) -> Spec:
         raise ConfigError(f"{key}.{path}: {first_line(error)}") from None
     assert isinstance(typed, dict)
     return {TARGET: spec[TARGET]} | {str(name): value for name, value in typed.items()}
+
+
+@cache
+def _schema(target: str, filled: int) -> type:
+    """The parameters of a function of ours but the first, as a dataclass: the arms of a sweep mostly share them."""
+    parameters = list(inspect.signature(locate(target)).parameters.values())[filled:]
+    return dataclasses.make_dataclass(
+        "Arguments", [(p.name, _annotation(p.annotation), _default(p.default)) for p in parameters]
+    )
 
 
 def _takes(schema: type, name: str, value: Any) -> bool:

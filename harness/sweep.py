@@ -326,7 +326,8 @@ def trained(
         with display(len(ready), len(waiting), total) as shown:
             runner = Runner(slots, tracker, shown, end_arm, config.fail_fast, claims, config.rerun)
             runner.run(waiting)
-        left_open = tracker.open_arms(each.arm.key for each in ready) - {cell.prepared.arm.key for cell in waiting}
+        before = {each.arm.key for each in ready} - {cell.prepared.arm.key for cell in waiting}
+        left_open = tracker.open_arms(before) if before else set()
         for prepared in ready:
             if prepared.arm.key in left_open:
                 tracker.start_arm(prepared.arm.name, prepared.arm.key, {})

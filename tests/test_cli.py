@@ -219,13 +219,13 @@ LONG = (
     "data=npz",
     "data.path=rows.npz",
     "seeds=2",
-    "train.steps=4500",
+    "train.steps=9000",
     "train.batch_size=10",
-    "train.evaluate={at:[0],every:1500}",
-    "train.probe.at=[0,1500,3000]",
-    "train.checkpoint={every:300,at:[]}",
+    "train.evaluate={at:[0],every:3000}",
+    "train.probe.at=[0,3000,6000]",
+    "train.checkpoint={every:600,at:[]}",
 )
-MOMENTS = [0, 1500, 3000, 4500]
+MOMENTS = [0, 3000, 6000, 9000]
 
 
 def save(data: Dataset, folder: Path) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
@@ -11,8 +10,6 @@ from harness.tracking.entries import Entry, Message
 
 End = type[EOFError]
 MOST_WAITING = 1000
-LINGER_SECONDS = 0.3
-"""So long what happened in a run waits for what follows it: short runs are written whole."""
 
 
 class Inbox:
@@ -20,24 +17,21 @@ class Inbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._queue: queue.Queue[tuple[float, Message | End | None]] = queue.Queue(MOST_WAITING)
+        self._queue: queue.Queue[Message | End | None] = queue.Queue(MOST_WAITING)
         self._ahead: list[Message | End | None] = []
         threading.Thread(target=self._receive, daemon=True).start()
 
     def _receive(self) -> None:
         try:
             while True:
-                message = self._connection.recv()
-                self._queue.put((time.monotonic(), message))
+                self._queue.put(self._connection.recv())
         except (EOFError, OSError):
-            self._queue.put((0.0, EOFError))
+            self._queue.put(EOFError)
 
     def next(self) -> Message | End | None:
         """The next message, with those of the same run that wait behind it: a call costs more than what is in it."""
         if not self._ahead:
-            came, message = self._queue.get()
-            self._ahead.append(message)
-            self._linger(came + LINGER_SECONDS)
+            self._ahead.append(self._queue.get())
         self._take_in()
         message = self._ahead.pop(0)
         if isinstance(message, Entry):
@@ -50,7 +44,7 @@ class Inbox:
         """Everything that waits or comes within that time, which ends early when nothing more will come."""
         if EOFError not in self._ahead:
             with contextlib.suppress(queue.Empty):
-                self._ahead.append(self._queue.get(timeout=seconds)[1])
+                self._ahead.append(self._queue.get(timeout=seconds))
         self._take_in()
         everything, self._ahead = self._ahead, []
         return everything
@@ -59,17 +53,7 @@ class Inbox:
         """Have these be the next."""
         self._ahead[:0] = messages
 
-    def _linger(self, until: float) -> None:
-        """Wait for more of the run that waits, unless it has ended, or something else comes that is waited for."""
-        first = self._ahead[0]
-        while isinstance(first, Entry) and all(isinstance(each, Entry) for each in self._ahead):
-            left, last = until - time.monotonic(), self._ahead[-1]
-            if left <= 0 or (isinstance(last, Entry) and last.run == first.run and last.status is not None):
-                return
-            with contextlib.suppress(queue.Empty):
-                self._ahead.append(self._queue.get(timeout=left)[1])
-
     def _take_in(self) -> None:
         with contextlib.suppress(queue.Empty):
             while len(self._ahead) < MOST_WAITING:
-                self._ahead.append(self._queue.get_nowait()[1])
+                self._ahead.append(self._queue.get_nowait())
