@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ import pytest
 from harness.quiet import set_levels
 
 set_levels()
+gc.set_threshold(50_000, 20, 50)  # as a sweep has it: looking through what TensorFlow imports, again and again, is slow
 
 if TYPE_CHECKING:
     from harness.config import Arm, Config
