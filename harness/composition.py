@@ -114,16 +114,17 @@ def jobs_composed(
             yield master.copy(), _texts(master.hydra.runtime.choices)
             continue
         groups, values = [], []
-        for override, text in zip(parsed, job, strict=True):
+        for override in parsed:
             if loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict):
-                groups.append(text)
+                groups.append(override)
             else:
                 values.append(override)
-        if (*groups,) not in chosen:
+        choice = tuple(str(override.input_line) for override in groups)
+        if choice not in chosen:
             if files is None:
                 files = _files(loader, list(master.hydra.overrides.hydra))  # may hold hydra.searchpath
-            chosen[(*groups,)] = _of_files(loader, master, groups, files)
-        config, choices = chosen[(*groups,)]
+            chosen[choice] = _of_files(loader, master, groups, files)
+        config, choices = chosen[choice]
         composed = config.copy()
         loader._apply_overrides_to_config(values, composed)
         yield composed, choices
@@ -144,7 +145,7 @@ def _files(loader: ConfigLoaderImpl, hydras: list[str]) -> CachingConfigReposito
 
 
 def _of_files(
-    loader: ConfigLoaderImpl, master: DictConfig, groups: Sequence[str], files: CachingConfigRepository
+    loader: ConfigLoaderImpl, master: DictConfig, groups: Sequence[Override], files: CachingConfigRepository
 ) -> tuple[DictConfig, dict[str, str]]:
     """What `load_sweep_config` composes of the choices of groups, without the files of Hydra's own settings.
 
@@ -152,8 +153,7 @@ def _of_files(
     """
     repository = copy.copy(files)
     repository.cache = {}
-    parsed = OverridesParser.create().parse_overrides([*groups])
-    ours = [override for override in parsed if not override.is_hydra_override()]
+    ours = [override for override in groups if not override.is_hydra_override()]
     listed = create_defaults_list(repository, "config", ours, prepend_hydra=False, skip_missing=False)
     place = ResultDefault(config_path=PLACE_OF_HYDRA, package="")
     config = loader._compose_config_from_defaults_list([place, *listed.defaults], repository)
