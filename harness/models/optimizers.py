@@ -19,9 +19,6 @@ class _Fused(keras.optimizers.Adam):  # type: ignore[misc]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """See Keras. 1 - beta is a difference of float32 here: with the default betas, up to 5e-5 of a step."""
-        if isinstance(gradient, tf.IndexedSlices):
-            super().update_step(gradient, variable, learning_rate)
-            return
         kind, place = variable.dtype, self._get_variable_index(variable)
         beta1, beta2 = tf.cast(self.beta_1, kind), tf.cast(self.beta_2, kind)
         step = tf.cast(self.iterations + 1, kind)

@@ -118,7 +118,7 @@ def test_a_fused_step_is_keras_own(name: str, options: dict[str, Any]) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_rows_that_were_not_looked_up_get_a_step_of_keras_own() -> None:
+def test_a_fused_step_takes_the_gradient_of_looked_up_rows() -> None:
     table = keras.Variable(np.ones((3, 2), np.float32))
     built = optimizer({"_target_": "keras.optimizers.Adam"}, "float32")
     built.build([table])
