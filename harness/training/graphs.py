@@ -7,7 +7,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import tensorflow as tf
@@ -19,55 +19,57 @@ Signature = Sequence[tuple[tf.TensorSpec, int]]
 Owner = TypeVar("Owner")
 
 _tracer = ThreadPoolExecutor(1, "tracing")
+_optimizers = ThreadPoolExecutor(2, "optimizing")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Traced(Generic[Owner]):
-    """A function as a graph, and whose variables it has."""
+    """A function as a graph on a device, and whose variables it has."""
 
     function: Concrete
     owner: Owner
+    device: str
     _smallest: Signature
-    _called: bool = False
-    _calling: threading.Lock = field(default_factory=threading.Lock)
 
-    def call_once(self) -> None:
-        """Make the smallest call, on zeros, unless it was made.
+    def optimized(self) -> "Traced[Owner]":
+        """Itself, after the smallest call, on zeros.
 
         With its first call TensorFlow optimizes a function: once for each of several threads that call it at once.
         """
-        with self._calling:
-            if not self._called:
-                shapes = (
-                    [rows if length is None else length for length in spec.shape] for spec, rows in self._smallest
-                )
-                self.function(
-                    *(tf.zeros(shape, spec.dtype) for shape, (spec, _) in zip(shapes, self._smallest, strict=True))
-                )
-                self._called = True
+        with tf.device(self.device):
+            shapes = ([rows if length is None else length for length in spec.shape] for spec, rows in self._smallest)
+            self.function(
+                *(tf.zeros(shape, spec.dtype) for shape, (spec, _) in zip(shapes, self._smallest, strict=True))
+            )
+        return self
 
 
 class Shared(Generic[Owner]):
-    """The graphs of replicas that are alike: the first to want one has it traced, in a thread for all of them."""
+    """The graphs of replicas that are alike: the first to want one has it made, in threads that all of them share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: dict[Place, Future[Traced[Owner]]] = {}
 
     def get(self, place: Place, make: Callable[[], Traced[Owner]]) -> Future[Traced[Owner]]:
-        """What was made at this place; made, after all that was asked for before, when nothing was, or it failed."""
+        """What was made at this place; made, after all that was asked for before, when nothing was, or it failed.
+
+        One graph is optimized while the next is traced.
+        """
         with self._lock:
             found = self._found.get(place)
             if found is None or (found.done() and found.exception() is not None):
-                found = self._found[place] = _tracer.submit(make)
+                traced = _tracer.submit(make)
+                found = self._found[place] = _optimizers.submit(lambda: traced.result().optimized())
         return found
 
 
-def trace(function: Callable[..., Any], signature: Signature, owner: Owner) -> Traced[Owner]:
-    """The function as a graph."""
+def trace(function: Callable[..., Any], signature: Signature, owner: Owner, device: str) -> Traced[Owner]:
+    """The function as a graph on the device."""
     specs = [spec for spec, _ in signature]
-    traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
-    return Traced(traced, owner, signature)
+    with tf.device(device):
+        traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+    return Traced(traced, owner, device, signature)
 
 
 def take_over(traced: Concrete, variables: Sequence[tf.Variable], others: Sequence[tf.Variable]) -> Concrete:

@@ -170,18 +170,13 @@ class Replica:
             "train": (self._stretch, (order, rates, loss, examples, labels)),
         }
 
-        def trace() -> graphs.Traced[Replica]:
-            with tf.device(self.device):
-                return graphs.trace(*functions[name], self)
-
-        return self._traced.get(place, trace)
+        return self._traced.get(place, lambda: graphs.trace(*functions[name], self, self.device))
 
     def _graph(self, name: str, size: int | None = None) -> graphs.Concrete:
         """The compiled function: of this replica, or taken over from one like it."""
         place = (name, size)
         if place not in self._compiled:
             traced = self._wanted(place).result()
-            traced.call_once()
             other = traced.owner
             if name == "probe":
                 self._arrays, self._moments = other._arrays, other._moments
