@@ -9,12 +9,12 @@ from mlflow.entities import Run
 
 from harness.tracking import artifacts, histograms
 from harness.tracking.artifacts import CHECKPOINTS
-from harness.tracking.entries import PARENT, Entry, Point
+from harness.tracking.entries import PARENT, Entry, Point, of_steps
 from harness.tracking.tracker import Tracker
 from harness.training.recorder import Outcome, Statistics
 
 LINGER_SECONDS = 1.0
-"""Evaluations that follow each other faster are written together: a call to MLflow costs more than what is in it."""
+"""What follows each other faster is written together: a call to MLflow costs more than what is in it."""
 CURVES_OF_LAYERS = ("mean", "std", "zeros", "dead", "saturated", "ratio")
 """Moments that become step metrics; of weights and gradients only std. `histograms.npz` keeps all."""
 
@@ -52,9 +52,10 @@ class RunRecorder:
         self._metrics: list[Point] = []
         self._params = {} if resume else {name: str(value) for name, value in params.items()}
         self._tags: dict[str, str] = {}
-        self._written = time.monotonic()
+        self._written = self._saved = time.monotonic()
         self._layers: dict[int, Statistics] = {}
         self._artifacts: dict[str, bytes] = {}
+        self._checkpoints: dict[str, bytes] = {}  # those that are still to be put
         marks = {**tracker.tags, "kind": "run", PARENT: arm_key, **tags}
         if resume is None:
             tracker.put(Entry(self._run, create=marks))
@@ -93,9 +94,15 @@ class RunRecorder:
         ]
 
     def checkpoint(self, step: int, content: bytes) -> None:
-        """See Recorder. Written beside the histograms so far, which a resumed run takes up; old ones are removed."""
-        files = {f"{CHECKPOINTS}/step_{step:09d}.npz": content, "histograms.npz": histograms.pack(self._layers)}
-        self._put(files, keep=self._keep)
+        """See Recorder. Written beside the histograms so far, which a resumed run takes up; old ones are removed.
+
+        It waits for what follows if less than LINGER_SECONDS of training would be lost with it.
+        """
+        self._checkpoints[f"{CHECKPOINTS}/step_{step:09d}.npz"] = content
+        for old in of_steps(self._checkpoints)[: -self._keep]:
+            del self._checkpoints[old]
+        if time.monotonic() - self._saved > LINGER_SECONDS:
+            self._put()
 
     def artifact(self, name: str, content: bytes) -> None:
         """See Recorder."""
@@ -112,14 +119,16 @@ class RunRecorder:
 
     def _end(self, status: str, tags: Mapping[str, str]) -> None:
         self._tags |= tags
-        self._put({**self._artifacts, "histograms.npz": histograms.pack(self._layers)}, status=status)
+        self._put({**self._artifacts, "histograms.npz": histograms.pack(self._layers)}, status)
 
-    def _put(
-        self, files: Mapping[str, bytes] | None = None, keep: int | None = None, status: str | None = None
-    ) -> None:
+    def _put(self, files: Mapping[str, bytes] | None = None, status: str | None = None) -> None:
         if self._taken_over.is_set():
             raise TakenOverError("another process trains it now")
+        files, keep = files or {}, None
+        self._written = time.monotonic()
+        if self._checkpoints:
+            files = {**self._checkpoints, "histograms.npz": histograms.pack(self._layers), **files}
+            keep, self._checkpoints, self._saved = self._keep, {}, self._written
         metrics, params, tags = self._metrics, self._params, self._tags
         self._metrics, self._params, self._tags = [], {}, {}
-        self._written = time.monotonic()
-        self._tracker.put(Entry(self._run, None, None, metrics, params, tags, files or {}, keep, status))
+        self._tracker.put(Entry(self._run, None, None, metrics, params, tags, files, keep, status))
