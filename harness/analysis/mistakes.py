@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from harness.analysis.figure import WIDTH, new_figure
+from harness.analysis.figure import new_figure
+
+COLUMNS, SIDE, GAP, LETTERS, LINE = 8, 96, 6, 11, 14
+"""Of the sheet of mistakes: images in a row, and in pixels their longer side, the gaps, the letters, a line of text."""
+CELL = SIDE + 2 * GAP, SIDE + 3 * GAP + 2 * LINE
 
 
 def confusion_matrix(
@@ -51,36 +57,46 @@ def worst_mistakes(
     labels: npt.NDArray[np.integer],
     names: Sequence[str],
     count: int = 24,
-) -> Figure:
+) -> Image.Image:
     """The test images with the largest mean cross-entropy over the runs, with true and most predicted class.
 
     Args:
         logits: (runs, n, classes).
-        images: (n, height, width, channels).
+        images: (n, height, width, channels); one channel is dark on white, of others than three the first is shown.
         labels: (n,).
         names: of the classes.
         count: how many.
     """
     losses = np.mean([cross_entropies(run, labels) for run in logits], axis=0)
     worst = np.argsort(-losses, kind="stable")[:count]
-    columns = 8
-    rows = -(-len(worst) // columns)
-    height, width = images.shape[1:3]
-    pad = max(1, height // 4)
-    # One mosaic in one pair of axes: an axes an image would take ten times as long to draw.
-    mosaic = np.full((rows * (height + pad), columns * (width + 1), images.shape[3]), np.nan)
-    figure = new_figure(WIDTH, 1.35 * rows)
-    axes = figure.subplots()
     low, high = float(images.min()), float(images.max())
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), LETTERS)
+    sheet = Image.new("RGB", (COLUMNS * CELL[0], -(-len(worst) // COLUMNS) * CELL[1]), "white")
+    draw = ImageDraw.Draw(sheet)
     for place, index in enumerate(worst):
-        top, left = place // columns * (height + pad), place % columns * (width + 1)
-        mosaic[top : top + height, left : left + width] = (images[index].astype(float) - low) / max(high - low, 1e-9)
-        votes = np.bincount(logits[:, index].argmax(axis=1), minlength=len(names))
-        text = f"{names[labels[index]]}, called {names[int(votes.argmax())]}"
-        axes.text(left + width / 2, top + height + pad * 0.4, text, ha="center", va="center", fontsize=6)
-    if mosaic.shape[2] in (3, 4):
-        axes.imshow(np.where(np.isnan(mosaic), 1.0, mosaic))
-    else:
-        axes.imshow(mosaic[..., 0], cmap="gray_r", vmin=0, vmax=1)
-    axes.set_axis_off()
-    return figure
+        left, top = place % COLUMNS * CELL[0], place // COLUMNS * CELL[1]
+        picture = _picture((images[index].astype(float) - low) / max(high - low, 1e-9))
+        sheet.paste(picture, (left + (CELL[0] - picture.width) // 2, top + (SIDE - picture.height) // 2 + GAP))
+        called = names[int(np.bincount(logits[:, index].argmax(axis=1), minlength=len(names)).argmax())]
+        for line, text in enumerate((names[labels[index]], f"called {called}")):
+            middle = (left + CELL[0] / 2, top + SIDE + 2 * GAP + line * LINE)
+            draw.text(middle, _fitting(text, font), "black", font, anchor="ma")
+    return sheet
+
+
+def _picture(unit: npt.NDArray[np.floating]) -> Image.Image:
+    """An image (height, width, channels) in [0, 1], its longer side SIDE, or the next smaller multiple of its own."""
+    color = unit.shape[2] == 3
+    pixels = np.rint(255 * (unit if color else 1 - unit[..., 0])).astype(np.uint8)
+    made, longer = Image.fromarray(pixels), max(pixels.shape[:2])
+    if longer > SIDE:
+        return ImageOps.contain(made, (SIDE, SIDE))
+    return ImageOps.scale(made, SIDE // longer, Image.Resampling.NEAREST)
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """The text, cut to the width of a cell."""
+    kept = text
+    while font.getlength(kept) > CELL[0] - GAP:
+        kept = f"{kept.removesuffix('…')[:-1]}…"
+    return kept

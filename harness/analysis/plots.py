@@ -1,4 +1,4 @@
-"""All figures in one place, as `harness.plots` for notebooks. Each function gives a matplotlib Figure."""
+"""All figures in one place, as `harness.plots` for notebooks: matplotlib Figures, and Images of Pillow."""
 
 from harness.analysis.activations import Histogram, histograms
 from harness.analysis.curves import learning_curves

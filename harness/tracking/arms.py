@@ -79,7 +79,7 @@ def figures(results: Results, data: TestSet) -> Mapping[str, bytes]:
         drawn["figures/confusion_matrix.png"] = _quick(confusion_matrix(predicted, data.y_test, data.class_names))
         if data.is_image:
             mistakes = worst_mistakes(np.stack(logits), data.x_test, data.y_test, data.class_names)
-            drawn["figures/worst_mistakes.png"] = _quick(mistakes)
+            drawn["figures/worst_mistakes.png"] = png(mistakes)
     return drawn
 
 
