@@ -4,6 +4,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from harness.quiet import import_tensorflow
@@ -47,7 +48,7 @@ def check_arguments(spec: Mapping[str, Any], key: str) -> None:
     Raises:
         TargetError: with `key`, the argument, the nearest names and all names.
     """
-    parameters = inspect.signature(locate(spec[TARGET])).parameters
+    parameters = _parameters(spec[TARGET])
     known = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for name in spec:
         if name != TARGET and name not in known:
@@ -58,6 +59,11 @@ def check_arguments(spec: Mapping[str, Any], key: str) -> None:
             )
 
 
+@cache
+def _parameters(path: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(locate(path)).parameters
+
+
 def build(spec: Any, **more: Any) -> Any:
     """Call what a spec names, its nested specs first; plain values are returned as they are.
 
@@ -66,7 +72,7 @@ def build(spec: Any, **more: Any) -> Any:
     if isinstance(spec, Mapping) and TARGET in spec:
         target = locate(spec[TARGET])
         arguments = {name: build(value) for name, value in spec.items() if name != TARGET}
-        names = inspect.signature(target).parameters if more else {}
+        names = _parameters(spec[TARGET]) if more else {}
         try:
             return target(**{**arguments, **{name: value for name, value in more.items() if name in names}})
         except (TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
+from scipy.special import log_softmax
 
 from harness.data import draws
 from harness.data.datasets import Dataset
@@ -133,10 +133,9 @@ def evaluation(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -
 
     The one piece of code behind every loss and accuracy of train, validation and test.
     """
-    wide = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinite logits: the caller sees that the loss is not finite
-        losses = logsumexp(wide, axis=1) - wide[np.arange(len(labels)), labels]
-    return float(losses.mean()), float((logits.argmax(axis=1) == labels).mean())
+        likelihoods = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    return -float(likelihoods.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
 def _stops(recipe: Recipe, start: int) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -29,7 +30,9 @@ __all__ = ["DeviceData", "Feed", "NetSpec", "Replica", "Stretch"]
 
 Indices = npt.NDArray[np.int32]
 Images = npt.NDArray[np.float32]
-EVALUATION_BATCH = 128
+EVALUATED_AT_ONCE = 128, 512
+"""Examples, at least and at most: as many as leave the widest layer's output in WIDEST_BYTES, near the core."""
+WIDEST_BYTES = 2**20
 
 _building = threading.RLock()  # the dtype policy is global while a net is built
 
@@ -139,6 +142,8 @@ class Replica:
             + [layer.output for layer in self._weighted]
             + self.model.outputs,
         )
+        widest = 4 * max(math.prod(tensor.shape[1:]) for tensor in self._watched.outputs)
+        self._at_once = min(max(EVALUATED_AT_ONCE[0], WIDEST_BYTES // widest), EVALUATED_AT_ONCE[1])
         self._take_step = tf.function(self._step, jit_compile=True, autograph=False) if spec.xla else self._step
         self._compiled: dict[graphs.Place, graphs.Concrete] = {}
         # What this replica and those like it have traced, and which of them did.
@@ -237,7 +242,7 @@ class Replica:
         """Logits (n, classes) in inference mode, without augmentation; test examples are counted after the others."""
         with tf.device(self._on_device.device):
             graph = self._graph("infer")
-            pieces = self._on_device.pieces(indices, rows=EVALUATION_BATCH)
+            pieces = self._on_device.pieces(indices, rows=self._at_once)
             return np.concatenate([graph(piece.indices, piece.examples).numpy() for piece in pieces])
 
     def probe(self, indices: Indices) -> dict[str, dict[str, Any]]:
@@ -378,10 +383,10 @@ class Replica:
 
     def _inference(self, indices: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
         size = tf.shape(indices)[0]
-        batches = tf.math.floordiv(size + EVALUATION_BATCH - 1, EVALUATION_BATCH)
+        batches = tf.math.floordiv(size + self._at_once - 1, self._at_once)
 
         def infer(part: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            some = indices[part * EVALUATION_BATCH : (part + 1) * EVALUATION_BATCH]
+            some = indices[part * self._at_once : (part + 1) * self._at_once]
             logits = self.model(self._preprocess(self._unit(tf.gather(examples, some))), training=False)
             return part + 1, found.write(part, logits)
 
