@@ -219,7 +219,7 @@ class Config:
     draws: int | None = None
     vary: list[str] | None = None
     root_seed: int = 0
-    reports: str = "reports"
+    reports: str | None = "reports"
     confirm: bool = False
     dry_run: bool = False
     rerun: bool = False

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         plan = sweep.Plan(composition.compose(given.overrides).arms)
-        plot = given.plot or Path(plan.config.reports) / "lr_range.png"
+        plot = given.plot or Path(plan.config.reports or "") / "lr_range.png"
         _check(plan, given.low, given.high, given.steps, plot)
         slots = sweep.open_slots(plan.config)
         (prepared,) = sweep.prepare(plan.arms)

@@ -118,7 +118,9 @@ def run(arms: Sequence[Arm], launch: "Callable[[Sequence[Arm]], list[tuple[str, 
     from harness.tracking.frames import Results
     from harness.tracking.provenance import git
 
-    check_writable(Path(plan.config.reports), "reports")
+    reports = None if plan.config.reports is None else Path(plan.config.reports)
+    if reports is not None:
+        check_writable(reports, "reports")
     client, experiment = open_experiment(plan)
     declaration = sweeps.Declaration(
         plan.config.sweep.name,
@@ -157,7 +159,10 @@ def run(arms: Sequence[Arm], launch: "Callable[[Sequence[Arm]], list[tuple[str, 
         if len(results.runs):
             subject = study(results, declaration)
             with hold(claims, "report"):
-                page = write(results, Path(plan.config.reports), declaration, subject=subject)
+                if reports is not None:
+                    page = write(results, reports, declaration, subject=subject)
+                else:
+                    sweeps.end_without_report(client, experiment)
             _print_claims(subject)
     for failed, cause in failures:
         print(f"FAILED {failed}: {cause}", file=sys.stderr)
@@ -165,6 +170,8 @@ def run(arms: Sequence[Arm], launch: "Callable[[Sequence[Arm]], list[tuple[str, 
         print(f"{missing} runs are missing; the same command goes on where this one stopped.", file=sys.stderr)
     if page is not None:
         print(f"report   {page}")
+    elif reports is None:
+        print(f"report   none; `python -m harness.report {plan.config.sweep.name}` writes it")
     claims.close()
     print(f"browse   {_browse(plan.config.tracking.uri, Path(plan.config.tracking.folder), experiment)}")
     return 130 if interrupted else int(bool(missing or failures))

@@ -182,7 +182,7 @@ def test_a_smoke_test_takes_the_whole_path(smoke: tuple[Path, Done]) -> None:
 @pytest.mark.usefixtures("slots")
 def test_the_same_command_trains_nothing_again_unless_told_to(smoke: tuple[Path, Done]) -> None:
     folder, _ = smoke
-    same = ("+debug=smoke", "arch=lenet5", "sweep.name=smoke")
+    same = ("+debug=smoke", "arch=lenet5", "sweep.name=smoke", "reports=null")
     before = trained(folder, "smoke")
     again = here(folder, *same)
     assert again.code == 0
@@ -196,12 +196,24 @@ def test_the_same_command_trains_nothing_again_unless_told_to(smoke: tuple[Path,
 
 
 @pytest.mark.usefixtures("slots")
+def test_a_report_can_be_left_to_its_command(smoke: tuple[Path, Done]) -> None:
+    folder, _ = smoke
+    (folder / "reports").rename(folder / "before")
+    done = here(folder, "+debug=smoke", "arch=lenet5", "sweep.name=smoke", "reports=null")
+    assert done.code == 0, done
+    assert "report   none; `python -m harness.report smoke` writes it" in done.out
+    assert not (folder / "reports").exists()
+    assert {run["status"] for run in runs(folder, "smoke")} == {"FINISHED"}
+    (folder / "before").rename(folder / "reports")
+
+
+@pytest.mark.usefixtures("slots")
 def test_files_of_data_are_arms_of_their_own(tmp_path: Path, rows: Dataset) -> None:
     save(rows, tmp_path)
     arrays = dict(np.load(tmp_path / "rows.npz"))
     np.savez(tmp_path / "dark.npz", **(arrays | {"x_train": arrays["x_train"] // 2}))
     words = ("sweep.name=two", "data=npz", "data.path=rows.npz,dark.npz", "arch=softmax", "train.steps=2", "seeds=1")
-    done = here(tmp_path, *words, "train.batch_size=10")
+    done = here(tmp_path, *words, "train.batch_size=10", "reports=null")
     assert done.code == 0, done
     arms = {run["arm"]: run["data.digest"] for run in trained(tmp_path, "two")}
     assert set(arms) == {"data.path=rows.npz", "data.path=dark.npz"}
@@ -213,6 +225,7 @@ def test_files_of_data_are_arms_of_their_own(tmp_path: Path, rows: Dataset) -> N
 
 LONG = (
     "sweep.name=long",
+    "reports=null",
     "arch=mlp",
     "arch.widths=[32]",
     "arch.dropout=0.1",

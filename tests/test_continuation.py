@@ -24,6 +24,7 @@ SHORT = (
     "data=npz",
     "data.path=rows.npz",
     "seeds=2",
+    "reports=null",
     "train.steps=12",
     "train.batch_size=10",
     "train.evaluate={at:[0],every:4}",

@@ -204,7 +204,9 @@ def damaged(tmp_path_factory: pytest.TempPathFactory, slots: list[str], rows: Da
 
     folder = tmp_path_factory.mktemp("damaged")
     save(rows, folder)
-    process = in_training(folder, "train.steps=15000", "runtime.replicas=2", "train.checkpoint={every:100,at:[]}")
+    process = in_training(
+        folder, "reports=reports", "train.steps=15000", "runtime.replicas=2", "train.checkpoint={every:100,at:[]}"
+    )
     ids = {run["block"]: run["id"] for run in trained(folder, "long")}
     client = open_store(None, folder / "mlruns")
     client.delete_run(ids["0"])

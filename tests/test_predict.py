@@ -20,6 +20,7 @@ SMALL = (
     "arch=mlp",
     "arch.widths=[8]",
     "seeds=1",
+    "reports=null",
     "train.steps=40",
     "train.batch_size=8",
     "learning_rate.value=0.02",

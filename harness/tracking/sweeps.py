@@ -98,6 +98,13 @@ def log_report(client: MlflowClient, experiment_id: str, folder: Path) -> None:
         client.set_terminated(run.info.run_id)
 
 
+def end_without_report(client: MlflowClient, experiment_id: str) -> None:
+    """End the sweep's report run."""
+    run = _report_run(client, experiment_id)
+    if run is not None:
+        client.set_terminated(run.info.run_id)
+
+
 def _report_run(client: MlflowClient, experiment_id: str) -> Run | None:
     found = client.search_runs([experiment_id], "tags.kind = 'report'", max_results=1)
     return found[0] if found else None

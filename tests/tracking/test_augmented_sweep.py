@@ -22,7 +22,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, slots: list[str]) -> Iterato
     """What was printed, and the results; nothing is learned, so that each run stops at its first evaluation."""
     folder, out = tmp_path_factory.mktemp("augmented"), io.StringIO()
     words = [
-        *("sweep.name=small", "seeds=2", "augment=none,[flip,crop]"),
+        *("sweep.name=small", "seeds=2", "augment=none,[flip,crop]", "reports=null"),
         *("arch=mlp", "arch.widths=[4]", "optimizer=sgd", "learning_rate.value=0"),
         *("regularizer=early_stopping", "regularizer.patience=1"),
         *("train.steps=8", "train.evaluate={at:[0],every:2}", "train.probe.at=[]"),

@@ -25,7 +25,7 @@ from harness.tracking.provenance import process
 from harness.tracking.store import open_store, sqlite_uri
 
 SWEEP = (
-    *("sweep.name=tiny", "arch=softmax", "optimizer=sgd", "data=npz", "data.path=rows.npz", "seeds=2"),
+    *("sweep.name=tiny", "arch=softmax", "optimizer=sgd", "data=npz", "data.path=rows.npz", "seeds=2", "reports=null"),
     *("train.steps=4", "train.batch_size=10", "train.evaluate={at:[0],every:null}", "train.probe.at=[0]"),
     "train.checkpoint={every:2,at:[]}",
 )

@@ -34,6 +34,7 @@ SWEEP = (
     "data=npz",
     "data.path=rows.npz",
     "seeds=2",
+    "reports=null",
     "learning_rate.value=0.01,0.1",
     "train.steps=6",
     "train.batch_size=10",

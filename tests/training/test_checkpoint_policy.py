@@ -94,7 +94,7 @@ def command(folder: Path, keep: str, *more: str) -> str:
     arguments = (
         *("arch=mlp", "arch.widths=[8]", "data=npz", "data.path=rows.npz", "seeds=1", "train.steps=12"),
         *("train.batch_size=10", "train.val_share=0.2", "train.probe.at=[]", "train.checkpoint={at:[],every:3}"),
-        *(f"train.checkpoint.keep={keep}", f"sweep.name=keep_{keep}"),
+        *(f"train.checkpoint.keep={keep}", f"sweep.name=keep_{keep}", "reports=null"),
     )
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(out):
