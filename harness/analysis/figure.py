@@ -112,7 +112,8 @@ def png(figure: Figure | Image.Image) -> bytes:
     figure.set_dpi(100)
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    canvas.print_png(buffer, pil_kwargs=packed)  # type: ignore[no-untyped-call]  # savefig would lay it out twice
+    with matplotlib.rc_context({"text.hinting": "no_hinting"}):  # it took another tenth, and looks the same
+        canvas.print_png(buffer, pil_kwargs=packed)  # type: ignore[no-untyped-call]  # savefig would lay it out twice
     return buffer.getvalue()
 
 
