@@ -4,6 +4,7 @@ import io
 import math
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -19,30 +20,29 @@ class Export:
     """The file of one net, in which each export replaces the values of the weights.
 
     Args:
-        model: to be saved; its variables are changed for a moment.
+        model: to be saved.
+        variables: those of it that change from file to file; they are changed for a moment.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self._model = model
-        self._variables = list(model.variables)
+    def __init__(self, model: keras.Model, variables: Sequence[keras.Variable]) -> None:
         self._offsets: list[int] | None = None
-        if sum(4 * math.prod(variable.shape) for variable in self._variables) > LARGE:
+        if sum(4 * math.prod(variable.shape) for variable in variables) > LARGE:
             return
-        before = [variable.numpy() for variable in self._variables]
+        before = [variable.numpy() for variable in variables]
         try:
             # Each variable is filled with a number of its own, by which its place in the file is known.
-            for number, variable in enumerate(self._variables, 1):
+            for number, variable in enumerate(variables, 1):
                 variable.assign(np.full(variable.shape, number, before[number - 1].dtype))
-            content = _saved(model)
+            content = saved(model)
         finally:
-            for variable, value in zip(self._variables, before, strict=True):
+            for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
         with zipfile.ZipFile(io.BytesIO(content)) as file:
             self._others = {name: file.read(name) for name in file.namelist() if name != WEIGHTS}
             self._weights = file.read(WEIGHTS)
-        self._offsets = self._places()
+        self._offsets = self._places(len(variables))
 
-    def _places(self) -> list[int] | None:
+    def _places(self, variables: int) -> list[int] | None:
         """Where in the weights' file the bytes of each variable begin; None if one is not there as plain bytes."""
         found: dict[float, int | None] = {}
 
@@ -54,15 +54,15 @@ class Export:
 
         with h5py.File(io.BytesIO(self._weights)) as file:
             file.visititems(look)
-        offsets = [found.get(number) for number in range(1, len(self._variables) + 1)]
+        offsets = [found.get(number) for number in range(1, variables + 1)]
         return None if None in offsets else [offset for offset in offsets if offset is not None]
 
-    def content(self) -> bytes:
-        """The file with the present values."""
+    def content(self, variables: Sequence[keras.Variable]) -> bytes | None:
+        """The file with the values of these variables, of the net or of one that is alike; None if only Keras can."""
         if self._offsets is None:
-            return _saved(self._model)
+            return None
         weights = bytearray(self._weights)
-        for offset, variable in zip(self._offsets, self._variables, strict=True):
+        for offset, variable in zip(self._offsets, variables, strict=True):
             value = np.ascontiguousarray(variable.numpy())
             weights[offset : offset + value.nbytes] = value.tobytes()
         buffer = io.BytesIO()
@@ -72,7 +72,8 @@ class Export:
         return buffer.getvalue()
 
 
-def _saved(model: keras.Model) -> bytes:
+def saved(model: keras.Model) -> bytes:
+    """The file as Keras writes it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)

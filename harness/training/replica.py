@@ -23,7 +23,7 @@ from harness.streams import Block, seed
 from harness.targets import TARGET, build, locate
 from harness.training import graphs, probes, winograd
 from harness.training.checkpoints import State
-from harness.training.export import Export
+from harness.training.export import Export, saved
 from harness.training.feeds import DeviceData, Feed
 
 __all__ = ["DeviceData", "Feed", "NetSpec", "Replica", "Stretch"]
@@ -101,7 +101,7 @@ class Replica:
     Args:
         spec: what to compile.
         on_device: the data, already on the device or streamed to it.
-        like: a replica of the same spec on the same device; of all that are alike, one traces a graph for the others.
+        like: a replica of the same spec on the same device; what one of them traces or exports first serves all.
     """
 
     def __init__(self, spec: NetSpec, on_device: Feed, like: "Replica | None" = None) -> None:
@@ -127,7 +127,6 @@ class Replica:
         self._affine = Affine(np.zeros(1, np.float32), np.ones(1, np.float32))
         self._arrays: list[str] = []
         self._moments: list[tuple[str, str]] = []
-        self._exported: dict[tuple[bytes, bytes], Export] = {}
         self._built_weights = [_remembered(weight.numpy()) for weight in self.model.weights]
         self._built_slots = [_remembered(slot.numpy()) for slot in self._optimizer.variables]
         kernels = {id(weight) for weight in self.model.weights}
@@ -148,6 +147,8 @@ class Replica:
         self._compiled: dict[graphs.Place, graphs.Concrete] = {}
         # What this replica and those like it have traced, and which of them did.
         self._traced: graphs.Shared[Replica] = graphs.Shared() if like is None else like._traced
+        self._exports: dict[tuple[bytes, bytes], Export] = {} if like is None else like._exports
+        self._exports_lock: threading.Lock = threading.Lock() if like is None else like._exports_lock
 
     @property
     def _variables(self) -> list[tf.Variable]:
@@ -298,9 +299,10 @@ class Replica:
     def export(self) -> bytes:
         """The trained net as a .keras file, from raw examples to logits: plain Keras layers do its preprocessing."""
         place = (self._affine.mean.tobytes(), self._affine.std.tobytes())
-        if place not in self._exported:  # blocks come again in every arm
-            self._exported[place] = Export(self._with_preprocessing())
-        return self._exported[place].content()
+        with self._exports_lock:
+            if place not in self._exports:  # blocks come again in every arm
+                self._exports[place] = Export(self._with_preprocessing(), self.model.variables)
+        return self._exports[place].content(self.model.variables) or saved(self._with_preprocessing())
 
     def _with_preprocessing(self) -> keras.Model:
         shape = self.data.example_shape

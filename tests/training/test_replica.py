@@ -19,18 +19,18 @@ from harness.data.datasets import Dataset, from_arrays
 from harness.models.initializers import digest
 from harness.prepared import Prepared
 from harness.streams import Block
-from harness.training import loop
+from harness.training import export, loop
 from harness.training.recorder import MemoryRecorder
 from harness.training.replica import DeviceData, Replica
 
 Prepare = Callable[..., Prepared]
 ReplicaOf = Callable[..., Replica]
 TEST = np.arange(60, 80, dtype=np.int32)
+FIRST = Block.of(0)
 
 
-def trained(prepared: Prepared, replica: Replica) -> MemoryRecorder:
+def trained(prepared: Prepared, replica: Replica, block: Block = FIRST) -> MemoryRecorder:
     recorder = MemoryRecorder()
-    block = Block.of(0)
     loop.train(replica, prepared.recipe, prepared.draw(block), block, recorder)
     return recorder
 
@@ -274,6 +274,21 @@ def test_an_exported_net_gives_the_same_logits_from_raw_examples(name: str, expo
     path, raw, logits = exported[name]
     model = keras.models.load_model(path)
     np.testing.assert_allclose(model.predict(np.load(raw), verbose=0), logits, atol=2e-5)
+
+
+@pytest.mark.parametrize("large", [export.LARGE, 0], ids=["in place", "by Keras"])
+def test_a_replica_exports_its_own_weights_where_one_that_is_alike_has_exported(
+    prepare: Prepare, replica_of: ReplicaOf, rows: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, large: int
+) -> None:
+    monkeypatch.setattr(export, "LARGE", large)
+    prepared = prepare(*NORMED)
+    first = replica_of(prepared, fresh=True)
+    second = Replica(prepared.spec, DeviceData(prepared.data, first.device), like=first)
+    trained(prepared, first)
+    path = tmp_path / "model.keras"
+    path.write_bytes(trained(prepared, second, Block.of(1)).artifacts["model.keras"])
+    found = keras.models.load_model(path).predict(rows.x_test, verbose=0)
+    np.testing.assert_allclose(found, second.logits(TEST), atol=2e-5)
 
 
 def test_an_exported_net_needs_nothing_of_ours_but_its_layers(exported: dict[str, Any]) -> None:
