@@ -281,7 +281,7 @@ def test_a_replica_exports_its_own_weights_where_one_that_is_alike_has_exported(
     prepare: Prepare, replica_of: ReplicaOf, rows: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, large: int
 ) -> None:
     monkeypatch.setattr(export, "LARGE", large)
-    prepared = prepare(*NORMED)
+    prepared = prepare(*NORMED, "preprocess=scale")
     first = replica_of(prepared, fresh=True)
     second = Replica(prepared.spec, DeviceData(prepared.data, first.device), like=first)
     trained(prepared, first)
