@@ -301,8 +301,8 @@ class Replica:
         place = (self._affine.mean.tobytes(), self._affine.std.tobytes())
         with self._exports_lock:
             if place not in self._exports:  # blocks come again in every arm
-                self._exports[place] = Export(self._with_preprocessing(), self.model.variables)
-        return self._exports[place].content(self.model.variables) or saved(self._with_preprocessing())
+                self._exports[place] = Export(self._with_preprocessing(), self.model.weights)
+        return self._exports[place].content(self.model.weights) or saved(self._with_preprocessing())
 
     def _with_preprocessing(self) -> keras.Model:
         shape = self.data.example_shape
