@@ -8,7 +8,10 @@ import threading
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from socket import socketpair
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.tracking.entries import Message
 
 _idle: list["Child"] = []
 _lock = threading.Lock()
@@ -26,18 +29,20 @@ class Child:
     connection: Connection
     _sending: threading.Lock = field(default_factory=threading.Lock)
 
-    def send(self, message: object) -> list[Any]:
+    def send(self, message: "Message | None") -> list[Any]:
         """Hand over a message; what the writer has said meanwhile.
 
         Raises:
             ChildError: it is gone.
         """
+        from harness.tracking import wire  # not above: NumPy would keep the first writer from its start
+
         with self._sending:
             try:
                 said = []
                 while self.connection.poll():
                     said.append(self.connection.recv())
-                self.connection.send(message)
+                wire.send(self.connection, message)
             except (EOFError, OSError):
                 raise ChildError(self._gone()) from None
         return said

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from harness.tracking.entries import Entry, Message
+from harness.tracking.wire import receive
 
 End = type[EOFError]
 MOST_WAITING = 1000
@@ -24,7 +25,7 @@ class Inbox:
     def _receive(self) -> None:
         try:
             while True:
-                self._queue.put(self._connection.recv())
+                self._queue.put(receive(self._connection))
         except (EOFError, OSError):
             self._queue.put(EOFError)
 
