@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import durations
 from harness.streams import STREAMS
-from harness.targets import TARGET, first_line, hint, locate
+from harness.targets import TARGET, first_line, hint, locate, parameters
 
 if TYPE_CHECKING:
     from harness.config import Config
@@ -299,7 +299,7 @@ def specs(node: Any, key: str) -> Iterator[tuple[str, Spec]]:
 
 def has_place(spec: Spec, argument: str) -> bool:
     """Whether what the spec names takes this argument."""
-    return argument in inspect.signature(locate(spec[TARGET])).parameters
+    return argument in parameters(spec[TARGET])
 
 
 def _typed_arguments(key: str, spec: Spec, filled: int) -> Spec:
@@ -329,9 +329,9 @@ def _typed_arguments(key: str, spec: Spec, filled: int) -> Spec:
 @cache
 def _schema(target: str, filled: int) -> type:
     """The parameters of a function of ours but the first, as a dataclass: the arms of a sweep mostly share them."""
-    parameters = list(inspect.signature(locate(target)).parameters.values())[filled:]
+    ours = list(parameters(target).values())[filled:]
     return dataclasses.make_dataclass(
-        "Arguments", [(p.name, _annotation(p.annotation), _default(p.default)) for p in parameters]
+        "Arguments", [(p.name, _annotation(p.annotation), _default(p.default)) for p in ours]
     )
 
 

@@ -162,7 +162,7 @@ def run(arms: Sequence[Arm], launch: "Callable[[Sequence[Arm]], list[tuple[str, 
                 if reports is not None:
                     page = write(results, reports, declaration, subject=subject)
                 else:
-                    sweeps.end_without_report(client, experiment)
+                    sweeps.log_report(client, experiment, None)
             _print_claims(subject)
     for failed, cause in failures:
         print(f"FAILED {failed}: {cause}", file=sys.stderr)

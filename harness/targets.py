@@ -48,8 +48,7 @@ def check_arguments(spec: Mapping[str, Any], key: str) -> None:
     Raises:
         TargetError: with `key`, the argument, the nearest names and all names.
     """
-    parameters = _parameters(spec[TARGET])
-    known = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    known = [n for n, p in parameters(spec[TARGET]).items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for name in spec:
         if name != TARGET and name not in known:
             near = difflib.get_close_matches(name, known, 3)
@@ -60,7 +59,12 @@ def check_arguments(spec: Mapping[str, Any], key: str) -> None:
 
 
 @cache
-def _parameters(path: str) -> Mapping[str, inspect.Parameter]:
+def parameters(path: str) -> Mapping[str, inspect.Parameter]:
+    """What the callable at a dotted path takes, by name.
+
+    Raises:
+        TargetError: no such callable.
+    """
     return inspect.signature(locate(path)).parameters
 
 
@@ -72,7 +76,7 @@ def build(spec: Any, **more: Any) -> Any:
     if isinstance(spec, Mapping) and TARGET in spec:
         target = locate(spec[TARGET])
         arguments = {name: build(value) for name, value in spec.items() if name != TARGET}
-        names = _parameters(spec[TARGET]) if more else {}
+        names = parameters(spec[TARGET]) if more else {}
         try:
             return target(**{**arguments, **{name: value for name, value in more.items() if name in names}})
         except (TypeError, ValueError) as error:

@@ -119,16 +119,17 @@ class RunRecorder:
 
     def _end(self, status: str, tags: Mapping[str, str]) -> None:
         self._tags |= tags
-        self._put({**self._artifacts, "histograms.npz": histograms.pack(self._layers)}, status)
+        self._put(status)
 
-    def _put(self, files: Mapping[str, bytes] | None = None, status: str | None = None) -> None:
+    def _put(self, status: str | None = None) -> None:
         if self._taken_over.is_set():
             raise TakenOverError("another process trains it now")
-        files, keep = files or {}, None
         self._written = time.monotonic()
+        files, keep = {**self._checkpoints, **({} if status is None else self._artifacts)}, None
         if self._checkpoints:
-            files = {**self._checkpoints, "histograms.npz": histograms.pack(self._layers), **files}
             keep, self._checkpoints, self._saved = self._keep, {}, self._written
+        if files or status is not None:
+            files["histograms.npz"] = histograms.pack(self._layers)
         metrics, params, tags = self._metrics, self._params, self._tags
         self._metrics, self._params, self._tags = [], {}, {}
         self._tracker.put(Entry(self._run, None, None, metrics, params, tags, files, keep, status))

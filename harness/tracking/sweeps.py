@@ -87,21 +87,14 @@ def declared_confirmation(client: MlflowClient, experiment_id: str) -> Confirmat
     return Confirmation(**json.loads(content)) if content else None
 
 
-def log_report(client: MlflowClient, experiment_id: str, folder: Path) -> None:
-    """Log the report's files in the sweep's report run, and end it."""
+def log_report(client: MlflowClient, experiment_id: str, folder: Path | None) -> None:
+    """End the sweep's report run, with the files of its report in it where there is one."""
     run = _report_run(client, experiment_id)
     if run is not None:
-        files = {
-            f"report/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*") if path.is_file()
-        }
-        artifacts.write(client, run, files)
-        client.set_terminated(run.info.run_id)
-
-
-def end_without_report(client: MlflowClient, experiment_id: str) -> None:
-    """End the sweep's report run."""
-    run = _report_run(client, experiment_id)
-    if run is not None:
+        if folder is not None:
+            found = [path for path in folder.rglob("*") if path.is_file()]
+            files = {f"report/{path.relative_to(folder)}": path.read_bytes() for path in found}
+            artifacts.write(client, run, files)
         client.set_terminated(run.info.run_id)
 
 

@@ -147,6 +147,7 @@ class Replica:
         self._compiled: dict[graphs.Place, graphs.Concrete] = {}
         # What this replica and those like it have traced, and which of them did.
         self._traced: graphs.Shared[Replica] = graphs.Shared() if like is None else like._traced
+        self._wholes: dict[tuple[bytes, bytes], keras.Model] = {}
         self._exports: dict[tuple[bytes, bytes], Export] = {} if like is None else like._exports
         self._exports_lock: threading.Lock = threading.Lock() if like is None else like._exports_lock
 
@@ -301,8 +302,14 @@ class Replica:
         place = (self._affine.mean.tobytes(), self._affine.std.tobytes())
         with self._exports_lock:
             if place not in self._exports:  # blocks come again in every arm
-                self._exports[place] = Export(self._with_preprocessing(), self.model.weights)
-        return self._exports[place].content(self.model.weights) or saved(self._with_preprocessing())
+                self._exports[place] = Export(self._whole(place), self.model.weights)
+        return self._exports[place].content(self.model.weights) or saved(self._whole(place))
+
+    def _whole(self, place: tuple[bytes, bytes]) -> keras.Model:
+        """The net with this run's preprocessing before it: one a place, as the net remembers where it was called."""
+        if place not in self._wholes:
+            self._wholes[place] = self._with_preprocessing()
+        return self._wholes[place]
 
     def _with_preprocessing(self) -> keras.Model:
         shape = self.data.example_shape

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from harness.tracking.store import open_store
+from harness.tracking.store import experiment_id, open_store
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +20,10 @@ def _tensorflow(slots: list[str]) -> None:
 def new_store() -> Callable[[Path], MlflowClient]:
     """A new store in a folder."""
     return lambda folder: open_store(None, folder)
+
+
+@pytest.fixture
+def store(tmp_path: Path, new_store: Callable[[Path], MlflowClient]) -> tuple[MlflowClient, str]:
+    """A new store, and the experiment `any` in it."""
+    client = new_store(tmp_path)
+    return client, experiment_id(client, "any", tmp_path / "artifacts")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +11,10 @@ from mlflow import MlflowClient
 
 from harness.tracking import runs
 from harness.tracking.runs import RunRecorder
-from harness.tracking.store import experiment_id
 from harness.tracking.tracker import Tracker
 from harness.training.recorder import Outcome
 
 ARM, RUN = "a" * 16, "b" * 16
-
-
-@pytest.fixture
-def store(tmp_path: Path, new_store: Callable[[Path], MlflowClient]) -> tuple[MlflowClient, str]:
-    client = new_store(tmp_path)
-    return client, experiment_id(client, "any", tmp_path / "artifacts")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +18,10 @@ from mlflow.entities import Run
 
 from harness.tracking import child
 from harness.tracking.entries import Entry
-from harness.tracking.store import experiment_id
 from harness.tracking.tracker import Earlier, Tracker, TrackingError, earlier_runs
 
 ARM, RUN = "a" * 16, "b" * 16
 TAGS = {"kind": "run", "run_key": RUN, "mlflow.parentRunId": ARM}
-
-
-@pytest.fixture
-def store(tmp_path: Path, new_store: Callable[[Path], MlflowClient]) -> tuple[MlflowClient, str]:
-    client = new_store(tmp_path)
-    return client, experiment_id(client, "any", tmp_path / "artifacts")
 
 
 @pytest.fixture

@@ -209,6 +209,7 @@ def test_logits_do_not_depend_on_how_many_are_asked_for_at_once(prepare: Prepare
     together = replica.logits(many)
     assert together.shape == (600, 3)
     np.testing.assert_allclose(together[:80], together[80:160], atol=1e-6)
+    np.testing.assert_allclose(together[:40], together[560:], atol=1e-6)
     np.testing.assert_allclose(replica.logits(many[300:310]), together[300:310], atol=1e-6)
 
 
